@@ -1,0 +1,20 @@
+"""Result files appear whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from etils import epath
+
+
+@contextlib.contextmanager
+def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
+    """Yields a temporary path beside `path`, of the same suffix; on success it is renamed over `path`, else removed."""
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.stem}.{os.getpid()}{path.suffix}"
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

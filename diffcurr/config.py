@@ -1,0 +1,101 @@
+"""The outline that every config shares, with its defaults.
+
+A file in `configs/` starts from `outline()` and sets what it needs. The result is locked, so a misspelt key is an
+error where it is written. What stands beside `dataset.name`, `process.name` and `network.name` are the arguments of
+that part's own class; they are checked against it by `diffcurr.jobs.experiment`.
+"""
+
+import json
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# A finished or interrupted run may be continued with other values of these: they do not change the course of training.
+FREE_KEYS = (
+    "log_every",
+    "checkpoint_every",
+    "sample_every",
+    "evaluate_every",
+    "mesh",
+    "sampling",
+    "dataset.data_dir",
+    "dataset.threads",
+)
+
+
+def outline() -> ConfigDict:
+    """Every key with its default; see the README's table for what each means."""
+    config = ConfigDict(
+        {
+            "seed": 0,
+            "steps": 4000,
+            "batch_size": 64,
+            "microbatches": 1,
+            "dtype": "float32",
+            "dataset": {"name": "digits", "split": "train", "data_dir": "", "flip": True, "threads": 2},
+            "process": {"name": "ddpm"},
+            "network": {"name": "dit"},
+            "class_conditional": False,
+            "class_dropout": 0.1,
+            "curriculum": {
+                "order": "easy_to_hard",
+                "clusters": 20,
+                "clustering": "uniform",
+                "edges": (),
+                "pacing": "patience",
+                "patience": 200,
+                "steps_per_stage": (1000,),
+                "min_improvement": 0.0,
+                "smoothing": 0.0,
+                "reset_best": True,
+                "accumulate": True,
+                "stratified": False,
+            },
+            "optimizer": {
+                "name": "adam",
+                "learning_rate": 1e-4,
+                "warmup_steps": 0,
+                "schedule": "constant",
+                "b1": 0.9,
+                "b2": 0.999,
+                "eps": 1e-8,
+                "weight_decay": 0.0,
+                "clip_norm": 1.0,
+            },
+            "ema": {"decay": 0.9999},
+            "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+            "sampling": {"solver": "ddim", "steps": 50, "eta": 0.0, "guidance": 1.0, "samples": 64, "clip": 1.0},
+            "log_every": 100,
+            "checkpoint_every": 1000,
+            "sample_every": 1000,
+            "evaluate_every": 0,
+        }
+    )
+    return config.lock()
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    """The config as plain JSON values (tuples become lists)."""
+    return json.loads(config.to_json())
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The keys, FREE_KEYS aside, whose values differ between two configs: {key: (old, new)}.
+
+    `steps` is free too where the learning rate does not depend on it: a run may be made longer.
+    """
+    free = FREE_KEYS + (("steps",) if new.get("optimizer", {}).get("schedule") == "constant" else ())
+    before, after = flatten(old), flatten(new)
+    keys = [k for k in sorted(before | after) if not any(k == f or k.startswith(f + ".") for f in free)]
+    return {k: (before.get(k), after.get(k)) for k in keys if before.get(k) != after.get(k)}

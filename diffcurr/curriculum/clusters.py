@@ -1,0 +1,85 @@
+"""Clusters: where [0, 1) is cut into intervals of similar difficulty.
+
+Every function here returns ``edges``, float64 of shape [n + 1] with 0 = edges[0] < ... < edges[n] = 1. Cluster k
+(1..n, index k - 1 in arrays) is the interval [edges[k - 1], edges[k]); cluster 1 is the hardest, as in the paper.
+They run once, before training, in NumPy float64.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+
+def uniform(n: int) -> Float[np.ndarray, "n+1"]:
+    """Clusters of equal width in u, that is, of equal mass under the process's own training distribution.
+
+    Raises:
+      ValueError: if n < 1.
+    """
+    if n < 1:
+        raise ValueError(f"clusters = {n}: there must be at least one cluster")
+    return np.linspace(0.0, 1.0, n + 1)
+
+
+def by_log_snr(log_snr: Float[np.ndarray, " timestep"], n: int) -> Float[np.ndarray, "n+1"]:
+    """Clusters whose members lie closest to their cluster's centre in log-SNR.
+
+    Minimises sum_k sum_{t in C_k} |s_t - s_{c_k}| over all partitions of the timesteps into n intervals, with
+    s = log-SNR and c_k the cluster's middle timestep (the median, since s is monotone), exactly, by dynamic
+    programming in O(n T^2).
+
+    Args:
+      log_snr: log(alpha^2 / sigma^2) at T equally likely timesteps, strictly falling; timestep t covers the
+        quantiles [t / T, (t + 1) / T).
+      n: number of clusters, 1 <= n <= T.
+
+    Raises:
+      ValueError: if n is outside 1..T, or log_snr is not finite and strictly falling.
+    """
+    s = np.asarray(log_snr, dtype=np.float64)
+    num_timesteps = len(s)
+    if not 1 <= n <= num_timesteps:
+        raise ValueError(f"clusters = {n}: choose between 1 and the {num_timesteps} timesteps that there are")
+    if not np.all(np.isfinite(s)) or not np.all(np.diff(s) < 0):
+        raise ValueError("log_snr must be finite and fall strictly from the first timestep to the last")
+
+    # cost[a, b] of one cluster a..b, inclusive, from prefix sums: what lies before the median has the larger s.
+    prefix = np.concatenate([[0.0], np.cumsum(s)])
+    first, last = np.meshgrid(np.arange(num_timesteps), np.arange(num_timesteps), indexing="ij")
+    middle = (first + last) // 2
+    before = prefix[np.minimum(middle, last)] - prefix[first]
+    after = prefix[last + 1] - prefix[middle + 1]
+    count_before, count_after = middle - first, last - middle
+    cost = before - count_before * s[middle] + count_after * s[middle] - after
+    cost = np.where(first <= last, cost, np.inf)
+
+    # best[b]: least cost of timesteps 0..b in the clusters made so far; start[k][b]: where the last of them begins.
+    best = cost[0]
+    starts = []
+    for _ in range(n - 1):
+        candidates = best[:-1, None] + cost[1:]  # [a - 1, b]: a new last cluster a..b
+        starts.append(1 + np.argmin(candidates, axis=0))
+        best = np.concatenate([[np.inf], np.min(candidates, axis=0)[1:]])
+    boundaries = [num_timesteps]
+    for start in reversed(starts):
+        boundaries.append(int(start[boundaries[-1] - 1]))
+    boundaries.append(0)
+    return np.array(boundaries[::-1], dtype=np.float64) / num_timesteps
+
+
+def from_edges(edges: Sequence[float]) -> Float[np.ndarray, "n+1"]:
+    """Clusters at edges of the caller's own choice, checked.
+
+    Raises:
+      ValueError: if the edges do not start at 0, end at 1 and rise strictly.
+    """
+    result = np.asarray(edges, dtype=np.float64)
+    if result.ndim != 1 or len(result) < 2 or result[0] != 0.0 or result[-1] != 1.0:
+        raise ValueError(f"edges = {list(edges)}: the first must be 0 and the last 1")
+    # Compared in float32, the precision of u: edges that differ by less enclose an empty cluster.
+    falls = np.flatnonzero(np.diff(result.astype(np.float32)) <= 0)
+    if len(falls):
+        k = int(falls[0])
+        raise ValueError(f"edges = {list(edges)}: they must rise strictly, but {edges[k]} is followed by {edges[k + 1]}")
+    return result

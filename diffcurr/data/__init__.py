@@ -1,0 +1,1 @@
+"""Data sets: where the examples come from, and the pipeline that serves them."""

@@ -1,0 +1,20 @@
+"""The one kind of error that is the user's to mend."""
+
+import contextlib
+from collections.abc import Iterator
+
+
+class UserError(Exception):
+    """Something the user gave cannot work. The message is one line: the value, what is wrong with it, the remedy.
+
+    `diffcurr.main` prints it without a traceback and exits with code 2.
+    """
+
+
+@contextlib.contextmanager
+def concerning(part: str) -> Iterator[None]:
+    """Turns a ValueError raised while `part` of a config is read into a UserError that says so."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{part}: {error}") from error

@@ -1,0 +1,97 @@
+"""Draw samples from a workdir: `python -m diffcurr.main --config=... --job=sample`"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from ml_collections import ConfigDict
+
+from diffcurr import atomic_file
+from diffcurr.errors import UserError
+from diffcurr.jobs import experiment as experiment_lib
+from diffcurr.jobs.experiment import Experiment
+from diffcurr.metrics import figures
+from diffcurr.sampling import solvers
+from diffcurr.sampling.guidance import guided_denoiser
+from diffcurr.training import sharding
+from diffcurr.training.checkpoint import Checkpoints
+from diffcurr.training.randomness import stream_key
+
+BATCH = 256  # samples drawn at a time
+
+
+def run(config: ConfigDict, workdir: epath.PathLike) -> int:
+    """Writes `sampling.samples` samples of the averaged weights to samples.npz and samples.png. Returns the exit code."""
+    experiment = experiment_lib.from_config(config)
+    workdir = epath.Path(workdir)
+    if not (workdir / "checkpoints").exists():
+        raise UserError(f"workdir {workdir} holds no checkpoint: train first, or name another with --workdir")
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    restored = checkpoints.restore(experiment.compiled.abstract_state)
+    checkpoints.close()
+    if restored is None:
+        raise UserError(f"workdir {workdir} holds no checkpoint: train first, or name another with --workdir")
+    state, _ = restored
+    step = int(state.step)
+
+    total, parts = config.sampling.samples, []
+    draw = make_sampler(experiment, min(total, BATCH))
+    for start in range(0, total, BATCH):
+        parts.append(draw(state.ema, start // BATCH))
+        print(f"{min(start + BATCH, total)}/{total} samples of step {step}", flush=True)
+    images = np.concatenate(parts)[:total]
+    with atomic_file.replacing(workdir / "samples.npz") as temporary:
+        arrays: dict[str, Any] = {"images": images, "step": step}
+        if experiment.num_classes:
+            arrays["labels"] = np.concatenate([sample_labels(experiment, len(part)) for part in parts])[:total]
+        np.savez_compressed(temporary, **arrays)
+    figures.save_grid(workdir / "samples.png", images[:100])
+    print(f"wrote {workdir / 'samples.npz'} and {workdir / 'samples.png'}")
+    return 0
+
+
+def sample_labels(experiment: Experiment, number: int) -> Int[np.ndarray, " n"]:
+    """The classes in turn."""
+    return np.arange(number, dtype=np.int32) % experiment.num_classes
+
+
+def make_sampler(
+    experiment: Experiment, number: int
+) -> Callable[..., Float[np.ndarray, "n height width channel"]]:
+    """A function (params, part=0) -> `number` samples on the host; the same noise for the same seed and part."""
+    config, process, info = experiment.config, experiment.process, experiment.dataset
+    settings = config.sampling
+    everywhere = sharding.replicated(experiment.mesh)
+    labels = sample_labels(experiment, number) if experiment.num_classes else None
+    graph = experiment.abstract_network[0]
+
+    def draw(params: Any, key: PRNGKeyArray) -> Array:
+        network = nnx.merge(graph, params)
+        denoise = guided_denoiser(
+            network,
+            process,
+            None if labels is None else jnp.asarray(labels),
+            null_label=experiment.num_classes,
+            scale=settings.guidance,
+            clip=settings.clip or None,
+        )
+        u = jnp.asarray(process.sampling_levels(settings.steps), jnp.float32)
+        levels = solvers.make_levels(u, *process.alpha_sigma(u))
+        shape = (number, info.image_size, info.image_size, info.channels)
+        return solvers.sample(key, denoise, levels, shape, solver=settings.solver, eta=settings.eta)
+
+    param_shardings = jax.tree.map(lambda x: x.sharding, experiment.compiled.abstract_state.ema)
+    compiled = jax.jit(draw, in_shardings=(param_shardings, everywhere), out_shardings=everywhere)
+    keys = jax.random.split(stream_key(config.seed, "samples"), 1)  # placed now: later transfers are forbidden
+
+    def sampler(params: Any, part: int = 0) -> Float[np.ndarray, "n height width channel"]:
+        with jax.transfer_guard("allow"):
+            key = jax.device_put(jax.random.fold_in(keys[0], part), everywhere)
+        return jax.device_get(compiled(params, key))
+
+    return sampler

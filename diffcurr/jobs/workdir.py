@@ -1,0 +1,82 @@
+"""The folder of a run: claimed by one run at a time, and by one config for good."""
+
+import fcntl
+import json
+import os
+from types import TracebackType
+from typing import TextIO
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from diffcurr import atomic_file
+from diffcurr import config as config_lib
+from diffcurr.errors import UserError
+
+
+class Workdir:
+    """A context in which this process owns the folder; the claim ends with the process, however that ends.
+
+    On the first process of a run alone; the others share its fate. Folders on an object store (gs://) have no locks:
+    there the claim is not made.
+    """
+
+    def __init__(self, path: epath.PathLike, config: ConfigDict):
+        self.path = epath.Path(path)
+        self._config = config_lib.to_json(config)
+        self._lock: TextIO | None = None
+
+    def __enter__(self) -> "Workdir":
+        if jax.process_index() != 0:
+            return self
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if "://" not in os.fspath(self.path):
+                self._claim()
+            self._check_config()
+        except OSError as error:
+            self._release()
+            raise UserError(f"workdir {self.path} cannot be written ({error}): choose another with --workdir") from error
+        except UserError:
+            self._release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def _claim(self) -> None:
+        self._lock = open(self.path / ".lock", "a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip()
+            raise UserError(
+                f"workdir {self.path} is in use by a run that is still active ({owner}): wait for it, stop it, or "
+                f"choose another with --workdir"
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        self._lock.flush()
+
+    def _check_config(self) -> None:
+        file = self.path / "config.json"
+        if file.exists():
+            changed = config_lib.differences(json.loads(file.read_text()), self._config)
+            if changed:
+                listed = ", ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in changed.items())
+                raise UserError(
+                    f"workdir {self.path} was made with another config ({listed}): "
+                    f"choose another with --workdir, or give the same config"
+                )
+        with atomic_file.replacing(file) as temporary:
+            temporary.write_text(json.dumps(self._config, indent=2) + "\n")
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None

@@ -1,0 +1,56 @@
+"""diffcurr's one way in: flags -> job.
+
+    python -m diffcurr.main --config=configs/digits.py [--job=train] [--workdir=...] [--config.key=value ...]
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from diffcurr.errors import UserError
+
+JOBS = ("train", "sample")
+
+_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's files go; runs/<name of the config file> if not given.")
+_JOB = flags.DEFINE_enum("job", "train", JOBS, "What to do.")
+
+
+def main(argv: Sequence[str]) -> int:
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # libraries report every file they touch
+    if len(argv) > 1:
+        raise UserError(f"argument {argv[1]!r} is not a flag: settings are given as --config.key=value")
+    if _CONFIG.value is None:
+        raise UserError("--config is missing: give a config file, such as --config=configs/digits.py")
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    workdir = _WORKDIR.value or os.path.join("runs", os.path.splitext(os.path.basename(path))[0])
+    if _JOB.value == "train":
+        from diffcurr.jobs import train as job
+    else:
+        from diffcurr.jobs import sample as job
+    return job.run(_CONFIG.value, workdir)
+
+
+def cli() -> None:
+    """Runs `main`; an error that is the user's to mend is one line and exit code 2."""
+    try:
+        app.run(main, flags_parser=_parse_flags)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, FileNotFoundError) as error:
+        # A config file's own mistakes and those in overrides: ml_collections' words, without its stack.
+        raise UserError(" ".join(str(error.args[0] if error.args else error).split())) from error
+
+
+if __name__ == "__main__":
+    cli()

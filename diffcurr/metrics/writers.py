@@ -1,0 +1,92 @@
+"""Where numbers go: `metrics.jsonl` and TensorBoard events."""
+
+import concurrent.futures
+import json
+import math
+import os
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from diffcurr import atomic_file
+from diffcurr.tensorflow_cpu import import_tensorflow
+
+FILE = "metrics.jsonl"
+
+
+def read_rows(workdir: epath.PathLike) -> list[dict[str, Any]]:
+    """The rows of a workdir's `metrics.jsonl`, oldest first; a last line cut off by a crash is left out."""
+    path = epath.Path(workdir) / FILE
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            rows.append(json.loads(line))
+    return rows
+
+
+class MetricWriter:
+    """Writes rows of numbers; `metrics.jsonl` at once, TensorBoard events from a thread of their own.
+
+    TensorFlow, which clu writes events with, is imported in that thread and at the first row: it delays no step.
+    """
+
+    def __init__(self, workdir: epath.PathLike, last_step: int):
+        """Opens the workdir's files; rows after `last_step`, written by a run that then crashed, are dropped."""
+        self._workdir = epath.Path(workdir)
+        rows = [row for row in read_rows(workdir) if row["step"] <= last_step]
+        with atomic_file.replacing(self._workdir / FILE) as path:
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self._file = open(os.fspath(self._workdir / FILE), "a")
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="events")
+        self._writer: Any = None
+        self._waiting: list[concurrent.futures.Future[None]] = []
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Appends one row. A NaN (a cluster of which no example was drawn) becomes null. Raises earlier errors."""
+        row = {"step": step} | {name: _plain(value) for name, value in values.items()}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        self._raise_errors()
+        self._waiting.append(self._thread.submit(self._write_event, step, values))
+
+    def submit(self, function: Any, *args: Any) -> None:
+        """Runs `function(*args)`, such as drawing a figure, in the same thread."""
+        self._raise_errors()
+        self._waiting.append(self._thread.submit(function, *args))
+
+    def close(self) -> None:
+        """Waits for everything to be written."""
+        self._thread.shutdown(wait=True)
+        if self._writer is not None:
+            self._writer.close()
+        self._file.close()
+        self._raise_errors()
+
+    def _raise_errors(self) -> None:
+        while self._waiting and self._waiting[0].done():
+            self._waiting.pop(0).result()
+
+    def _write_event(self, step: int, values: dict[str, Any]) -> None:
+        if self._writer is None:
+            import_tensorflow()
+            from clu import metric_writers
+
+            self._writer = metric_writers.SummaryWriter(os.fspath(self._workdir))
+        scalars: dict[str, float] = {}
+        for name, value in values.items():
+            if np.ndim(value) == 0:
+                scalars[name] = float(value)
+            else:
+                scalars |= {f"{name}/{k + 1:03d}": float(v) for k, v in enumerate(value) if not math.isnan(v)}
+        self._writer.write_scalars(step, scalars)
+        self._writer.flush()
+
+
+def _plain(value: Any) -> Any:
+    if np.ndim(value):
+        return [_plain(v) for v in value]
+    number = value.item() if hasattr(value, "item") else value
+    return None if isinstance(number, float) and not math.isfinite(number) else number

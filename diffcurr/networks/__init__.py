@@ -1,0 +1,8 @@
+"""Denoising networks, in Flax NNX. They know no process and carry no sharding."""
+
+from diffcurr.networks.dit import DiT
+
+NETWORKS = {"dit": DiT}
+"""`network.name` in a config -> the class; its keyword arguments are the settings beside the name."""
+
+__all__ = ["DiT", "NETWORKS"]

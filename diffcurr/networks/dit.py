@@ -1,0 +1,208 @@
+"""The diffusion transformer DiT with adaLN-Zero blocks (Peebles & Xie, "Scalable Diffusion Models with Transformers", 2023)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.nnx import initializers
+from jaxtyping import Array, Float, Int
+
+from diffcurr.networks import embeddings
+
+REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
+    "none": None,  # keep every activation
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep the results of the weight products
+    "full": jax.checkpoint_policies.nothing_saveable,  # keep each block's input alone
+}
+
+TIME_FEATURES = 256  # width of the sinusoidal time embedding, a constant of the public network
+
+
+class DiT(nnx.Module):
+    """Patches -> transformer blocks modulated by time and class -> patches.
+
+    The blocks are one block with stacked parameters, applied by `jax.lax.scan`: compile time does not grow with depth.
+
+    Attributes of the call:
+      x: float [B, H, W, C], H = W = input_size.
+      t: float [B], the time as the process gives it (0..T-1 for DDPM).
+      y: int [B] in 0..num_classes, where num_classes itself stands for "no class"; None if num_classes is 0.
+    Returns float32 [B, H, W, C], or [B, H, W, 2C] with learn_sigma.
+    """
+
+    def __init__(
+        self,
+        input_size: int = 32,
+        patch_size: int = 2,
+        in_channels: int = 4,
+        hidden_size: int = 1152,
+        depth: int = 28,
+        num_heads: int = 16,
+        num_classes: int = 1000,
+        learn_sigma: bool = True,
+        *,
+        mlp_ratio: float = 4.0,
+        class_dropout_prob: float = 0.1,
+        remat: str = "none",
+        scan_unroll: int = 1,
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        """
+        Args:
+          input_size: height and width of x, in pixels (or latent positions).
+          patch_size: side of a patch; must divide input_size.
+          hidden_size: width; divisible by num_heads and by 4.
+          num_classes: 0 for an unconditional network.
+          learn_sigma: output twice the channels, for a learned variance.
+          class_dropout_prob: the share of labels that training replaces by "no class"; above 0 the label table has a
+            row for it. The dropping itself is the train step's, which owns all randomness.
+          remat: what the backward pass keeps: `none` (recompute nothing), `dots` (keep weight products), `full`.
+          scan_unroll: blocks written out per iteration of the scan.
+          dtype: compute dtype; parameters are float32.
+
+        Raises:
+          ValueError: naming the argument, if the sizes do not fit.
+        """
+        if input_size % patch_size:
+            raise ValueError(f"patch_size = {patch_size}: must divide the image's side of {input_size}")
+        if hidden_size % num_heads or hidden_size % 4:
+            raise ValueError(f"hidden_size = {hidden_size}: must be divisible by num_heads = {num_heads} and by 4")
+        if remat not in REMAT_POLICIES:
+            raise ValueError(f"remat = {remat!r}: choose one of {', '.join(REMAT_POLICIES)}")
+        if depth < 1:
+            raise ValueError(f"depth = {depth}: there must be at least one block")
+        self.patch_size, self.hidden_size, self.depth = patch_size, hidden_size, depth
+        self.out_channels = in_channels * (2 if learn_sigma else 1)
+        self.remat, self.scan_unroll, self.dtype = remat, scan_unroll, jnp.dtype(dtype)
+
+        linear = _linear_factory(self.dtype, rngs)
+        normal, zeros = initializers.normal(0.02), initializers.zeros_init()
+        self.x_embedder = linear(patch_size**2 * in_channels, hidden_size, initializers.xavier_uniform())
+        self.t_embedder_in = linear(TIME_FEATURES, hidden_size, normal)
+        self.t_embedder_out = linear(hidden_size, hidden_size, normal)
+        self.y_embedder = (
+            nnx.Embed(
+                num_classes + (1 if class_dropout_prob > 0 else 0),
+                hidden_size,
+                embedding_init=normal,
+                dtype=self.dtype,
+                rngs=rngs,
+            )
+            if num_classes
+            else None
+        )
+
+        @nnx.split_rngs(splits=depth)
+        @nnx.vmap(in_axes=0, out_axes=0)
+        def stack(rngs: nnx.Rngs) -> Block:
+            return Block(hidden_size, num_heads, mlp_ratio, self.dtype, rngs=rngs)
+
+        self.blocks = stack(rngs)
+        self.final_modulation = linear(hidden_size, 2 * hidden_size, zeros)
+        self.final_linear = linear(hidden_size, patch_size**2 * self.out_channels, zeros)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channel"],
+        t: Float[Array, " batch"],
+        y: Int[Array, " batch"] | None = None,
+    ) -> Float[Array, "batch height width out_channel"]:
+        batch, height, width, _ = x.shape
+        p = self.patch_size
+        tokens_btd = self.x_embedder(patchify(x.astype(self.dtype), p))
+        position = embeddings.position_table(height // p, self.hidden_size)
+        tokens_btd = tokens_btd + jnp.asarray(position, self.dtype)
+
+        time_bf = embeddings.timestep_embedding(t, TIME_FEATURES).astype(self.dtype)
+        condition_bd = self.t_embedder_out(nnx.silu(self.t_embedder_in(time_bf)))
+        if self.y_embedder is not None:
+            if y is None:
+                raise ValueError("this network is class-conditional: pass labels y (num_classes stands for no class)")
+            condition_bd = condition_bd + self.y_embedder(y)
+        condition_bd = nnx.silu(condition_bd)
+
+        block_def, block_params = nnx.split(self.blocks)
+
+        def apply_block(tokens_btd: Array, params: Any) -> tuple[Array, None]:
+            return nnx.merge(block_def, params)(tokens_btd, condition_bd), None
+
+        if self.remat != "none":
+            # Inside a scan, XLA cannot merge the recomputation with the forward pass, so the barriers are not needed.
+            apply_block = jax.checkpoint(apply_block, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        tokens_btd, _ = jax.lax.scan(apply_block, tokens_btd, block_params, unroll=self.scan_unroll)
+
+        shift_bd, scale_bd = jnp.split(self.final_modulation(condition_bd), 2, axis=-1)
+        tokens_btd = self.final_linear(modulate(layer_norm(tokens_btd), shift_bd, scale_bd))
+        return unpatchify(tokens_btd.astype(jnp.float32), p, height, width)
+
+
+class Block(nnx.Module):
+    """Self-attention and a two-layer perceptron, each modulated and gated by the condition (adaLN-Zero)."""
+
+    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, dtype: Any, *, rngs: nnx.Rngs):
+        self.num_heads = num_heads
+        linear = _linear_factory(dtype, rngs)
+        xavier = initializers.xavier_uniform()
+        hidden_mlp = int(hidden_size * mlp_ratio)
+        self.modulation = linear(hidden_size, 6 * hidden_size, initializers.zeros_init())
+        self.qkv = linear(hidden_size, 3 * hidden_size, xavier)
+        self.proj = linear(hidden_size, hidden_size, xavier)
+        self.fc1 = linear(hidden_size, hidden_mlp, xavier)
+        self.fc2 = linear(hidden_mlp, hidden_size, xavier)
+
+    def __call__(
+        self, tokens_btd: Float[Array, "batch token width"], condition_bd: Float[Array, "batch width"]
+    ) -> Float[Array, "batch token width"]:
+        modulation = jnp.split(self.modulation(condition_bd), 6, axis=-1)
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation
+
+        h_btd = modulate(layer_norm(tokens_btd), shift_attn, scale_attn)
+        batch, num_tokens, width = h_btd.shape
+        qkv = self.qkv(h_btd).reshape(batch, num_tokens, 3, self.num_heads, width // self.num_heads)
+        attended = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        tokens_btd = tokens_btd + gate_attn[:, None] * self.proj(attended.reshape(batch, num_tokens, width))
+
+        h_btd = modulate(layer_norm(tokens_btd), shift_mlp, scale_mlp)
+        return tokens_btd + gate_mlp[:, None] * self.fc2(nnx.gelu(self.fc1(h_btd), approximate=True))
+
+
+def _linear_factory(dtype: Any, rngs: nnx.Rngs) -> Callable[[int, int, Any], nnx.Linear]:
+    """Dense layers with float32 parameters, this compute dtype and zero biases."""
+
+    def linear(in_features: int, out_features: int, kernel_init: Any) -> nnx.Linear:
+        return nnx.Linear(in_features, out_features, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+
+    return linear
+
+
+def layer_norm(x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+    """Layer normalisation without learned scale or shift, its statistics in float32, epsilon 1e-6."""
+    x32 = x.astype(jnp.float32)
+    centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    return (centred * jax.lax.rsqrt(variance + 1e-6)).astype(x.dtype)
+
+
+def modulate(
+    x_btd: Float[Array, "batch token width"], shift_bd: Float[Array, "batch width"], scale_bd: Float[Array, "batch width"]
+) -> Float[Array, "batch token width"]:
+    """x (1 + scale) + shift, the same for every token."""
+    return x_btd * (1 + scale_bd[:, None]) + shift_bd[:, None]
+
+
+def patchify(x: Float[Array, "batch height width channel"], p: int) -> Float[Array, "batch token features"]:
+    """Cuts images into p x p patches, row by row; features are ordered (row, column, channel)."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // p, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, p * p * c)
+
+
+def unpatchify(
+    tokens: Float[Array, "batch token features"], p: int, height: int, width: int
+) -> Float[Array, "batch height width channel"]:
+    """Inverse of `patchify`."""
+    b, _, features = tokens.shape
+    x = tokens.reshape(b, height // p, width // p, p, p, features // (p * p))
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, height, width, -1)

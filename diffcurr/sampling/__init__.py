@@ -1,0 +1,1 @@
+"""Solvers over (alpha, sigma) that serve every process, and guidance."""

@@ -1,0 +1,14 @@
+"""TensorFlow, on the CPU alone and only where it is needed: TFDS prepares data with it, clu writes events with it."""
+
+import os
+from types import ModuleType
+
+
+def import_tensorflow() -> ModuleType:
+    """Imports TensorFlow (some seconds) and hides every accelerator from it: those belong to JAX."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)
+    return tf

@@ -1,0 +1,1 @@
+"""The train step and what surrounds it: state, randomness, sharding, optimizer, checkpoints."""

@@ -1,0 +1,167 @@
+"""Checkpoints: state, data position and config in one atomic Orbax checkpoint, verified when read.
+
+Every checkpoint holds a fingerprint of the state's bits. It is integer arithmetic, so it is the same for any number of
+devices, and any single altered value changes it. A checkpoint that cannot be read or whose fingerprint differs is
+passed over, loudly, for the one before; it is moved aside, never deleted.
+"""
+
+import json
+import sys
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+from jaxtyping import Array, UInt32
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from diffcurr.errors import UserError
+from diffcurr.training.sharding import path_name
+from diffcurr.training.state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of one run: the two latest (so that there is one to fall back to) and the best."""
+
+    def __init__(self, directory: epath.PathLike, *, read_only: bool = False):
+        self._directory = epath.Path(directory).absolute()
+        self._read_only = read_only
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=preservation_policy.AnyPreservationPolicy(
+                    [
+                        preservation_policy.LatestN(2),
+                        preservation_policy.BestN(
+                            get_metric_fn=lambda metrics: metrics["loss"],
+                            reverse=True,  # descending: the least loss is kept
+                            n=1,
+                            keep_checkpoints_without_metrics=False,
+                        ),
+                    ]
+                ),
+                read_only=read_only,
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+            ),
+        )
+        self._fingerprint = jax.jit(fingerprint)
+
+    def save(
+        self, step: int, state: TrainState, data: dict[str, Any], config: dict[str, Any], loss: float | None
+    ) -> None:
+        """Saves in the background; an error of an earlier save is raised here.
+
+        Args:
+          data: the data iterator's state, JSON values, the same on every process.
+          loss: by which the best checkpoint is chosen; None where it is comparable with no other (a stage in which
+            not every cluster is active).
+
+        Raises:
+          FloatingPointError: if a parameter is not finite; nothing is saved.
+        """
+        prints, finite = jax.device_get(self._fingerprint(state))
+        if not finite:
+            raise FloatingPointError(f"a parameter is not finite after step {step}")
+        integrity = {"state": prints.tolist(), "rest": _checksum(data, config)}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                data=ocp.args.JsonSave(data),
+                config=ocp.args.JsonSave(config),
+                integrity=ocp.args.JsonSave(integrity),
+            ),
+            metrics=None if loss is None else {"loss": loss},
+        )
+
+    def restore(self, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest good checkpoint as (state, data position), or None if there is none at all.
+
+        Args:
+          abstract_state: shapes, dtypes and shardings to restore onto; they need not be those it was saved with.
+
+        Raises:
+          UserError: if there are checkpoints and none is good.
+        """
+        damaged: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = self._read(step, abstract_state)
+            except Exception as error:  # whatever a damaged file makes Orbax raise: reported, and passed over
+                damaged[step] = str(error).strip().split("\n")[0][:300] or type(error).__name__
+                print(f"WARNING: checkpoint {step} is damaged ({damaged[step]})", file=sys.stderr, flush=True)
+                continue
+            if damaged:
+                print(f"WARNING: falling back to checkpoint {step}", file=sys.stderr, flush=True)
+                self._set_aside(list(damaged))
+            return found
+        if damaged:
+            raise UserError(
+                f"no checkpoint in {self._directory} can be read: {damaged}. Move the workdir away to start afresh."
+            )
+        return None
+
+    def _read(self, step: int, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        items = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract_state),
+                data=ocp.args.JsonRestore(),
+                config=ocp.args.JsonRestore(),
+                integrity=ocp.args.JsonRestore(),
+            ),
+        )
+        prints, _ = jax.device_get(self._fingerprint(items.state))
+        if prints.tolist() != items.integrity["state"]:
+            names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(items.state)]
+            changed = [n for n, a, b in zip(names, prints, items.integrity["state"], strict=True) if a != b]
+            raise ValueError(f"its fingerprint differs from the one it was saved with in {', '.join(changed)}")
+        if _checksum(items.data, items.config) != items.integrity["rest"]:
+            raise ValueError("its data position or config differs from the one it was saved with")
+        return items.state, items.data
+
+    def _set_aside(self, steps: list[int]) -> None:
+        if self._read_only:
+            return
+        aside = self._directory.parent / "checkpoints_damaged"
+        if jax.process_index() == 0:
+            aside.mkdir(parents=True, exist_ok=True)
+            for step in steps:
+                target = aside / str(step)
+                while target.exists():
+                    target = target.parent / f"{target.name}_again"
+                (self._directory / str(step)).rename(target)
+            print(f"WARNING: what is damaged was moved to {aside}", file=sys.stderr, flush=True)
+        ocp.utils.sync_global_processes("diffcurr:set_aside")
+        self._manager.reload()
+
+    def close(self) -> None:
+        """Waits for the last save and raises its error if it had one."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def fingerprint(state: TrainState) -> tuple[UInt32[Array, " leaf"], Array]:
+    """(a number for each leaf that changes with any one of its bits, whether all parameters are finite). Jit-able.
+
+    Each element's bits are multiplied by an odd number of its own and summed modulo 2^32: an odd factor is invertible,
+    so no change of a single element cancels.
+    """
+
+    def of_leaf(x: Array) -> Array:
+        unsigned = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
+        bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+        position = jnp.zeros(x.shape, jnp.uint32)
+        for axis, size in enumerate(x.shape):
+            position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+        return jnp.sum(bits * (2 * position + 1), dtype=jnp.uint32)
+
+    finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((state.params, state.ema))]
+    return jnp.stack([of_leaf(x) for x in jax.tree.leaves(state)]), jnp.all(jnp.stack(finite))
+
+
+def _checksum(*values: Any) -> int:
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())

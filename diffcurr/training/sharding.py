@@ -1,0 +1,84 @@
+"""How a run is laid out over devices: the mesh, and one table of rules for every array of the state."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = PartitionSpec(("data", "fsdp"))
+
+# The last dimensions of a parameter whose path matches, and of whatever mirrors it (EMA, Adam's moments). The first
+# match counts; an axis that does not divide its dimension is dropped. Leading dimensions (stacked blocks) stay whole.
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"(qkv|fc1|modulation)/kernel$", ("fsdp", "tensor")),
+    (r"(proj|fc2)/kernel$", ("tensor", "fsdp")),
+    (r"(qkv|fc1|modulation)/bias$", ("tensor",)),
+    (r"/kernel$", ("fsdp", None)),
+    (r"/embedding$", (None, "fsdp")),
+)
+
+
+def make_mesh(data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with axes ("data", "fsdp", "tensor"); a size of -1 takes what the others leave.
+
+    Raises:
+      ValueError: if the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [data, fsdp, tensor]
+    given = int(np.prod([size for size in sizes if size != -1]))
+    if sizes.count(-1) > 1 or any(size != -1 and size < 1 for size in sizes):
+        raise ValueError(f"{_show(sizes)}: give sizes of at least 1, and -1 (whatever is left) to one at most")
+    if -1 in sizes and len(devices) % given == 0:
+        sizes[sizes.index(-1)] = len(devices) // given
+    if int(np.prod(sizes)) != len(devices):
+        raise ValueError(f"{_show(sizes)}: their product must be the number of devices, {len(devices)}")
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def _show(sizes: Sequence[int]) -> str:
+    return ", ".join(f"{axis} = {size}" for axis, size in zip(AXES, sizes, strict=True))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same value on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis over data x fsdp."""
+    return NamedSharding(mesh, BATCH)
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Into how many parts the batch is cut."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
+    """A NamedSharding for every leaf of a pytree of shapes, by RULES."""
+
+    def sharding(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+        return NamedSharding(mesh, partition(path_name(path), leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(sharding, abstract_state)
+
+
+def partition(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The rule for one array: RULES by name, each axis only where it divides the dimension."""
+    for pattern, axes in RULES:
+        if re.search(pattern, name) and len(shape) >= len(axes):
+            leading: tuple[str | None, ...] = (None,) * (len(shape) - len(axes))
+            wanted = leading + axes
+            divides = [axis and dim % mesh.shape[axis] == 0 for axis, dim in zip(wanted, shape, strict=True)]
+            return PartitionSpec(*(axis if fits else None for axis, fits in zip(wanted, divides, strict=True)))
+    return PartitionSpec()
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """A pytree path as "a/b/c"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,0 +1,214 @@
+"""The train step: one compiled program for the whole curriculum.
+
+Which clusters are active is an input of fixed shape, pacing runs on the device, and the next mask comes out: the host
+only hands it back. The vanilla baseline and every order and pacing are settings of this step.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from diffcurr.curriculum import pacing
+from diffcurr.curriculum.pacing import PacingConfig
+from diffcurr.curriculum.quantiles import cluster_of, masked_quantiles
+from diffcurr.processes import Process
+from diffcurr.training import sharding
+from diffcurr.training.randomness import step_key
+from diffcurr.training.state import TrainState, init_state
+
+Batch = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StepConfig:
+    """Everything about the step that does not change during a run; constants of the compiled program.
+
+    Attributes:
+      graph: the network's static graph definition (`training.state.split_network`).
+      process: the forward process, with its loss.
+      optimizer: an Optax transformation.
+      pacing: the curriculum's rule.
+      edges: cluster edges, float [N + 1].
+      seed: of the run; all randomness derives from it.
+      stratified: whether u is stratified over each microbatch.
+      ema_decay: per step; 0 keeps no history.
+      microbatches: gradients are averaged over so many parts of the batch, one after another, to save memory.
+      num_classes: 0 if the network takes no labels; otherwise also the label that stands for "no class".
+      class_dropout: share of labels replaced by "no class".
+    """
+
+    graph: Any
+    process: Process
+    optimizer: optax.GradientTransformation
+    pacing: PacingConfig
+    edges: Float[np.ndarray, "cluster+1"]
+    seed: int = 0
+    stratified: bool = False
+    ema_decay: float = 0.999
+    microbatches: int = 1
+    num_classes: int = 0
+    class_dropout: float = 0.0
+
+
+class Draws(NamedTuple):
+    """The random numbers of one microbatch."""
+
+    u: Float[Array, " batch"]
+    noise: Float[Array, "batch height width channel"]
+    drop_label: Bool[Array, " batch"]
+
+
+class Metrics(NamedTuple):
+    """What one step reports; fetched by the host when it is convenient.
+
+    Attributes:
+      loss: mean over the global batch.
+      grad_norm: global norm of the gradient, before clipping.
+      stage: the stage this step trained in.
+      cluster_loss: sum of the losses of the examples in each cluster.
+      cluster_count: number of examples in each cluster.
+    """
+
+    loss: Float[Array, ""]
+    grad_norm: Float[Array, ""]
+    stage: Int[Array, ""]
+    cluster_loss: Float[Array, " cluster"]
+    cluster_count: Float[Array, " cluster"]
+
+
+def draw(
+    config: StepConfig,
+    step: Int[Array, ""],
+    microbatch: int | Int[Array, ""],
+    mask: Bool[Array, " cluster"],
+    image_shape: tuple[int, ...],
+) -> Draws:
+    """The randomness of a microbatch: a function of (seed, stream, step, microbatch), and of the mask for u."""
+
+    def key(stream: str) -> PRNGKeyArray:
+        return step_key(config.seed, stream, step, microbatch)
+
+    edges = jnp.asarray(config.edges, jnp.float32)
+    batch = image_shape[0]
+    return Draws(
+        u=masked_quantiles(key("noise level"), mask, edges, batch, stratified=config.stratified),
+        noise=jax.random.normal(key("noise"), image_shape, jnp.float32),
+        drop_label=jax.random.bernoulli(key("label dropout"), config.class_dropout, (batch,)),
+    )
+
+
+def microbatch_loss(
+    params: Any, config: StepConfig, batch: Batch, draws: Draws
+) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+    """Mean loss of a microbatch, and the loss of each of its examples."""
+    network = nnx.merge(config.graph, params)
+    labels = None
+    if config.num_classes:
+        labels = jnp.where(draws.drop_label, config.num_classes, batch["label"])
+    losses = config.process.loss(lambda x, t: network(x, t, labels), batch["image"], draws.u, draws.noise)
+    return jnp.mean(losses), losses
+
+
+def train_step(
+    state: TrainState, batch: Batch, mask: Bool[Array, " cluster"], config: StepConfig
+) -> tuple[TrainState, Bool[Array, " cluster"], Metrics]:
+    """One optimizer step on the active clusters, and the curriculum's next move. Pure.
+
+    Args:
+      state: donated by `compile_step`.
+      batch: global batch: `image` float [B, H, W, C], `label` int [B].
+      mask: bool [N]: the active clusters, index 0 the hardest.
+      config: static.
+
+    Returns:
+      (next state, next mask, metrics of this step).
+    """
+    num_clusters = mask.shape[0]
+
+    def gradient(index: int | Array, part: Batch) -> tuple[Any, Array, Array, Array]:
+        draws = draw(config, state.step, index, mask, part["image"].shape)
+        value_and_grad = jax.value_and_grad(microbatch_loss, has_aux=True)
+        (loss, losses), grads = value_and_grad(state.params, config, part, draws)
+        cluster = cluster_of(draws.u, jnp.asarray(config.edges, jnp.float32))
+        member = jax.nn.one_hot(cluster, num_clusters, dtype=jnp.float32)
+        # Not a matrix product: 0 x inf would spread a non-finite loss over every cluster.
+        cluster_loss = jnp.sum(jnp.where(member > 0, losses[:, None], 0.0), axis=0)
+        return grads, loss, cluster_loss, jnp.sum(member, axis=0)
+
+    if config.microbatches == 1:
+        grads, loss, cluster_loss, cluster_count = gradient(0, batch)
+    else:
+        grads, loss, cluster_loss, cluster_count = _accumulate(gradient, batch, config.microbatches)
+
+    updates, opt_state = config.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    next_pacing = pacing.update(state.pacing, loss, config.pacing)
+    next_state = TrainState(
+        step=state.step + 1,
+        params=params,
+        ema=optax.incremental_update(params, state.ema, 1.0 - config.ema_decay),
+        opt_state=opt_state,
+        pacing=next_pacing,
+    )
+    metrics = Metrics(loss, optax.tree.norm(grads), state.pacing.stage, cluster_loss, cluster_count)
+    return next_state, pacing.active_clusters(next_pacing, config.pacing), metrics
+
+
+def _accumulate(gradient: Callable[..., tuple[Any, Array, Array, Array]], batch: Batch, microbatches: int) -> Any:
+    """Gradient and loss averaged, cluster sums added, over microbatches one after another."""
+    # Microbatch m takes rows m, m + M, ...: each device keeps the rows it already holds.
+    parts = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
+    first = jax.eval_shape(gradient, jnp.int32(0), jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+
+    def body(total: Any, inputs: tuple[Array, Batch]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, gradient(*inputs)), None
+
+    (grads, loss, *sums), _ = jax.lax.scan(body, zeros, (jnp.arange(microbatches), parts))
+    grads = jax.tree.map(lambda g: g / microbatches, grads)
+    return (grads, loss / microbatches, *sums)
+
+
+class CompiledStep(NamedTuple):
+    """The step for one mesh, with the shardings of what goes in and out.
+
+    Attributes:
+      step: (state, batch, mask) -> (state, mask, metrics); donates the state.
+      initial_mask: state -> mask of its next step, for the start of a run and after a restore.
+      abstract_state: shapes, dtypes and shardings of the state.
+      batch_sharding: of every array of the batch.
+    """
+
+    step: Any
+    initial_mask: Any
+    abstract_state: TrainState
+    batch_sharding: Any
+
+
+def compile_step(config: StepConfig, abstract_params: Any, mesh: Mesh) -> CompiledStep:
+    """Pins every sharding, so that the step compiles once whatever is fed back into it."""
+    abstract = jax.eval_shape(functools.partial(init_state, optimizer=config.optimizer, pacing_config=config.pacing), abstract_params)
+    shardings = sharding.state_shardings(mesh, abstract)
+    everywhere, by_row = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+    step = jax.jit(
+        functools.partial(train_step, config=config),
+        in_shardings=(shardings, by_row, everywhere),
+        out_shardings=(shardings, everywhere, everywhere),
+        donate_argnums=0,
+    )
+    initial_mask = jax.jit(
+        lambda state: pacing.active_clusters(state.pacing, config.pacing),
+        in_shardings=(shardings,),
+        out_shardings=everywhere,
+    )
+    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+    return CompiledStep(step, initial_mask, abstract, by_row)
