@@ -18,4 +18,5 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 1e-3
     config.ema.decay = 0.995
     config.curriculum.patience = 10
+    config.sampling.update(samples=100, guidance=2.0)
     return config

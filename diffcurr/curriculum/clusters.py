@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 
-def uniform(n: int) -> Float[np.ndarray, "n+1"]:
+def uniform(n: int) -> Float[np.ndarray, "{n}+1"]:
     """Clusters of equal width in u, that is, of equal mass under the process's own training distribution.
 
     Raises:
@@ -22,7 +22,7 @@ def uniform(n: int) -> Float[np.ndarray, "n+1"]:
     return np.linspace(0.0, 1.0, n + 1)
 
 
-def by_log_snr(log_snr: Float[np.ndarray, " timestep"], n: int) -> Float[np.ndarray, "n+1"]:
+def by_log_snr(log_snr: Float[np.ndarray, " timestep"], n: int) -> Float[np.ndarray, "{n}+1"]:
     """Clusters whose members lie closest to their cluster's centre in log-SNR.
 
     Minimises sum_k sum_{t in C_k} |s_t - s_{c_k}| over all partitions of the timesteps into n intervals, with
@@ -68,7 +68,7 @@ def by_log_snr(log_snr: Float[np.ndarray, " timestep"], n: int) -> Float[np.ndar
     return np.array(boundaries[::-1], dtype=np.float64) / num_timesteps
 
 
-def from_edges(edges: Sequence[float]) -> Float[np.ndarray, "n+1"]:
+def from_edges(edges: Sequence[float | int]) -> Float[np.ndarray, " edge"]:
     """Clusters at edges of the caller's own choice, checked.
 
     Raises:

@@ -48,6 +48,6 @@ def masked_quantiles(
     return jnp.clip(w + gap_below[k], edges[k], jnp.nextafter(edges[k + 1], jnp.float32(0.0)))
 
 
-def cluster_of(u: Float[Array, " batch"], edges: Float[Array, " cluster+1"]) -> Int[Array, " batch"]:
+def cluster_of(u: Float[Array, " batch"], edges: Float[Array, " edge"]) -> Int[Array, " batch"]:
     """Index (0-based) of the cluster that holds each u."""
     return jnp.searchsorted(jnp.asarray(edges, jnp.float32)[1:-1], u, side="right").astype(jnp.int32)

@@ -42,7 +42,7 @@ class Experiment:
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
     pacing: PacingConfig
-    edges: Float[np.ndarray, "cluster+1"]
+    edges: Float[np.ndarray, " edge"]
     mesh: Mesh
 
     @property
@@ -153,7 +153,7 @@ def from_config(config: ConfigDict) -> Experiment:
     return experiment
 
 
-def _curriculum(config: ConfigDict, process: Process) -> tuple[PacingConfig, Float[np.ndarray, "cluster+1"]]:
+def _curriculum(config: ConfigDict, process: Process) -> tuple[PacingConfig, Float[np.ndarray, " edge"]]:
     settings = config.curriculum
     names = {field.name for field in dataclasses.fields(PacingConfig)} - {"seed"}
     lengths = settings.steps_per_stage

@@ -50,7 +50,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         if experiment.num_classes:
             arrays["labels"] = np.concatenate([sample_labels(experiment, len(part)) for part in parts])[:total]
         np.savez_compressed(temporary, **arrays)
-    figures.save_grid(workdir / "samples.png", images[:100])
+    figures.save_grid(workdir / "samples.png", images[:100], grid_columns(experiment))
     print(f"wrote {workdir / 'samples.npz'} and {workdir / 'samples.png'}")
     return 0
 
@@ -58,6 +58,11 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
 def sample_labels(experiment: Experiment, number: int) -> Int[np.ndarray, " n"]:
     """The classes in turn."""
     return np.arange(number, dtype=np.int32) % experiment.num_classes
+
+
+def grid_columns(experiment: Experiment) -> int:
+    """Columns of a picture of samples: one for each class where they fit, else (0) as square as it gets."""
+    return experiment.num_classes if experiment.num_classes <= 20 else 0
 
 
 def make_sampler(

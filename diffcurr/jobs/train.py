@@ -94,7 +94,7 @@ def _train(
         progress.report(done.last_step, values)
 
     progress.say("compiling the train step ...")
-    began = time.perf_counter()
+    began, compiled_after = time.perf_counter(), 0.0
     try:
         with jax.transfer_guard("disallow"):
             while step < config.steps and not termination.requested:
@@ -108,9 +108,9 @@ def _train(
                 state, mask, metrics = compiled.step(state, batch, mask)
                 interval.add(metrics)
                 step += 1
-                if step == interval.first_step + 1 and in_flight is None and began:
-                    progress.say(f"first step taken after {duration(time.perf_counter() - began)}")
-                    began = 0.0
+                if not compiled_after:
+                    compiled_after = interval.paused = time.perf_counter() - began
+                    progress.say(f"compiled in {duration(compiled_after)}")
 
                 if _due(step, config.log_every):
                     interval.close()
@@ -126,8 +126,11 @@ def _train(
                     interval.check_finite()
                     checkpoints.save(step, state, batches.get_state(), config_lib.to_json(config), loss)
                 if _due(step, config.sample_every) or step == config.steps:
+                    asked = time.perf_counter()
                     images = sampler(state.ema)
-                    writer.submit(figures.save_grid, workdir / "samples" / f"{step:08d}.png", images)
+                    interval.paused += time.perf_counter() - asked
+                    grid = workdir / "samples" / f"{step:08d}.png"
+                    writer.submit(figures.save_grid, grid, images, sample_job.grid_columns(experiment))
                     writer.submit(_draw_curriculum, workdir, experiment)
     except FloatingPointError as error:
         raise UserError(f"{error}. The last good checkpoint is kept; lower the learning rate or raise warmup_steps.")
@@ -157,7 +160,8 @@ class _Interval:
         self._seconds = 0.0
         self._metrics: list[Metrics] = []
         self.first_step = first_step
-        self.waited = 0.0
+        self.waited = 0.0  # seconds that the loop stood still for data
+        self.paused = 0.0  # seconds that it did something else than train: compile, draw samples
 
     @property
     def last_step(self) -> int:
@@ -168,7 +172,7 @@ class _Interval:
 
     def close(self) -> None:
         """Ends the interval and starts its transfer to the host."""
-        self._seconds = time.perf_counter() - self._began
+        self._seconds = time.perf_counter() - self._began - self.paused
         for array in jax.tree.leaves(self._metrics):
             array.copy_to_host_async()
 

@@ -36,7 +36,7 @@ def save_grid(path: epath.PathLike, images: Float[np.ndarray, "n height width ch
         Image.fromarray(canvas[..., 0] if channels == 1 else canvas).save(temporary)
 
 
-def save_curriculum(path: epath.PathLike, rows: list[dict[str, Any]], edges: Float[np.ndarray, "cluster+1"]) -> None:
+def save_curriculum(path: epath.PathLike, rows: list[dict[str, Any]], edges: Float[np.ndarray, " edge"]) -> None:
     """Writes the loss of each cluster over time as a heat map under the stage line.
 
     Args:
@@ -48,16 +48,16 @@ def save_curriculum(path: epath.PathLike, rows: list[dict[str, Any]], edges: Flo
         return
     steps = np.array([row["step"] for row in rows], float)
     loss = np.array([[np.nan if v is None else v for v in row["loss_by_cluster"]] for row in rows]).T
-    stages = [row["stage"] for row in rows]
+    stages = [rows[0]["stage"]] + [row["stage"] for row in rows]
 
     figure = Figure(figsize=(9, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 3))
-    upper.step(steps, stages, where="pre", color="tab:blue")
     upper.set(ylabel="stage", ylim=(0.5, rows[-1]["num_stages"] + 0.5), title="Loss of each cluster as the curriculum advances")
     upper.yaxis.get_major_locator().set_params(integer=True)
     upper.grid(alpha=0.3)
 
     starts = np.concatenate([[0.0], steps])  # a column of the map is the interval that its row averages over
+    upper.step(starts, stages, where="pre", color="tab:blue")
     shown = np.where(loss > 0, loss, np.nan)
     finite = shown[np.isfinite(shown)]
     norm = matplotlib.colors.LogNorm(*np.quantile(finite, [0.01, 0.99])) if finite.size and np.ptp(finite) > 0 else None

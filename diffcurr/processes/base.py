@@ -22,7 +22,7 @@ class Process(abc.ABC):
         """How many equally likely noise levels there are; for a continuous process, how finely to tabulate it."""
 
     @abc.abstractmethod
-    def alpha_sigma(self, u: Float[Array, " batch"]) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    def alpha_sigma(self, u: Float[Array, "*batch"]) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
         """(alpha(u), sigma(u))."""
 
     @abc.abstractmethod

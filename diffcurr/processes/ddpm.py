@@ -57,11 +57,11 @@ class DDPM(base.Process):
         """alpha-bar_t = prod_{s <= t} (1 - beta_s), float64."""
         return np.cumprod(1.0 - self.betas)
 
-    def timestep(self, u: Float[Array, " batch"]) -> Int[Array, " batch"]:
+    def timestep(self, u: Float[Array, "*batch"]) -> Int[Array, "*batch"]:
         """t = floor(u T); the clip guards against a product that rounds up to T."""
         return jnp.clip(jnp.floor(u * self.num_timesteps).astype(jnp.int32), 0, self.num_timesteps - 1)
 
-    def alpha_sigma(self, u: Float[Array, " batch"]) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    def alpha_sigma(self, u: Float[Array, "*batch"]) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
         t = self.timestep(u)
         alphas = jnp.asarray(np.sqrt(self.alphas_cumprod), jnp.float32)
         sigmas = jnp.asarray(np.sqrt(1.0 - self.alphas_cumprod), jnp.float32)

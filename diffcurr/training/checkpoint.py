@@ -42,7 +42,6 @@ class Checkpoints:
                         ),
                     ]
                 ),
-                read_only=read_only,
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
             ),

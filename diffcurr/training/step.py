@@ -50,7 +50,7 @@ class StepConfig:
     process: Process
     optimizer: optax.GradientTransformation
     pacing: PacingConfig
-    edges: Float[np.ndarray, "cluster+1"]
+    edges: Float[np.ndarray, " edge"]
     seed: int = 0
     stratified: bool = False
     ema_decay: float = 0.999

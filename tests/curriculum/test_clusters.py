@@ -1,0 +1,66 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from diffcurr.curriculum import clusters
+from diffcurr.processes import DDPM
+
+
+def cost(log_snr: np.ndarray, boundaries: list[int]) -> float:
+    """The objective as written: sum over clusters and their timesteps of |s_t - s_c|, c the middle timestep."""
+    total = 0.0
+    for first, after in itertools.pairwise(boundaries):
+        total += np.abs(log_snr[first:after] - log_snr[(first + after - 1) // 2]).sum()
+    return total
+
+
+def test_uniform() -> None:
+    np.testing.assert_allclose(clusters.uniform(4), [0, 0.25, 0.5, 0.75, 1])
+    with pytest.raises(ValueError, match="clusters = 0"):
+        clusters.uniform(0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 9])
+def test_log_snr_clusters_are_the_best_of_all_partitions(n: int) -> None:
+    log_snr = -np.sort(np.random.default_rng(n).normal(size=9))
+    found = cost(log_snr, np.round(clusters.by_log_snr(log_snr, n) * 9).astype(int).tolist())
+    every = [cost(log_snr, [0, *inner, 9]) for inner in itertools.combinations(range(1, 9), n - 1)]
+    np.testing.assert_allclose(found, min(every), atol=1e-12)
+
+
+# Boundaries published for the linear schedule at T = 1000. The objective is flat there: the exact minimum lies up to
+# four timesteps away and a little lower.
+PUBLISHED = {
+    5: [153, 393, 623, 822],
+    10: [45, 128, 241, 367, 490, 607, 714, 815, 910],
+    20: [14, 39, 74, 119, 171, 230, 291, 355, 418, 480, 541, 600, 656, 709, 761, 812, 861, 908, 954],
+}
+
+
+@pytest.mark.parametrize("n", PUBLISHED)
+def test_log_snr_clusters_of_the_linear_schedule(n: int) -> None:
+    process = DDPM()
+    log_snr = process.log_snr(process.level_midpoints)
+    boundaries = np.round(clusters.by_log_snr(log_snr, n) * 1000).astype(int).tolist()
+    published = [0, *PUBLISHED[n], 1000]
+    assert cost(log_snr, boundaries) <= cost(log_snr, published)
+    np.testing.assert_allclose(cost(log_snr, boundaries), cost(log_snr, published), rtol=5e-4)
+    np.testing.assert_allclose(boundaries, published, atol=4)
+
+
+def test_log_snr_rejects() -> None:
+    with pytest.raises(ValueError, match="between 1 and the 3 timesteps"):
+        clusters.by_log_snr(np.array([2.0, 1.0, 0.0]), 4)
+    with pytest.raises(ValueError, match="fall strictly"):
+        clusters.by_log_snr(np.array([2.0, 2.0, 0.0]), 2)
+
+
+@pytest.mark.parametrize("edges", [(0, 0.5, 0.5, 1), (0, 0.7, 0.2, 1), (0.1, 1), (0, 0.9), (0,), (0, 0.5, 0.5 + 1e-9, 1)])
+def test_from_edges_rejects(edges: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="edges"):
+        clusters.from_edges(edges)
+
+
+def test_from_edges() -> None:
+    np.testing.assert_array_equal(clusters.from_edges((0, 0.2, 1)), [0, 0.2, 1])

@@ -1,0 +1,80 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffcurr.processes import DDPM, base
+
+
+def test_linear_schedule() -> None:
+    process = DDPM("linear")
+    np.testing.assert_allclose(process.alphas_cumprod[[499, 999]], [0.0785872, 4.03583e-5], rtol=2e-6)
+    log_snr = process.log_snr(process.level_midpoints)
+    np.testing.assert_allclose(log_snr[[0, 499, 999]], [9.21024, -2.46170, -10.11767], atol=1e-5)
+
+
+def test_cosine_schedule() -> None:
+    np.testing.assert_allclose(DDPM("cosine").alphas_cumprod[[499, 999]], [0.493844, 2.42877e-9], rtol=2e-6)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("num_timesteps", [50, 1000, 4000])
+def test_u_is_the_share_of_timesteps_with_less_noise(schedule: str, num_timesteps: int) -> None:
+    process = DDPM(schedule, num_timesteps=num_timesteps)
+    u = jnp.asarray(process.level_midpoints, jnp.float32)
+    np.testing.assert_array_equal(process.timestep(u), np.arange(num_timesteps))
+    assert int(process.timestep(jnp.float32(1 - 2**-24))) == num_timesteps - 1
+    assert np.all(np.diff(process.log_snr(process.level_midpoints)) < 0)
+    alpha, sigma = process.alpha_sigma(u)
+    np.testing.assert_allclose(alpha**2 + sigma**2, 1.0, rtol=1e-6)
+    # Less accurate where sigma or alpha is rounded close to 1.
+    np.testing.assert_allclose(2 * np.log(alpha / sigma), process.log_snr(process.level_midpoints), atol=2e-4)
+
+
+@pytest.mark.parametrize("prediction", base.PREDICTIONS)
+def test_the_target_gives_back_x0(prediction: str) -> None:
+    process = DDPM(prediction=prediction)
+    rng = np.random.default_rng(0)
+    x0, noise = (jnp.asarray(rng.normal(size=(6, 4, 4, 2)), jnp.float32) for _ in range(2))
+    u = jnp.asarray([0.0, 0.2, 0.4, 0.6, 0.8, 0.9])
+    alpha, sigma = process.alpha_sigma(u)
+    x = base.expand(alpha, x0) * x0 + base.expand(sigma, x0) * noise
+    target = base.target(prediction, x0, noise, alpha, sigma)
+    np.testing.assert_allclose(base.to_x0(prediction, target, x, alpha, sigma), x0, atol=2e-5)
+    np.testing.assert_allclose(process.denoise(lambda x, t: target, x, u), x0, atol=2e-5)
+    assert np.all(np.asarray(process.loss(lambda x, t: target, x0, u, noise)) == 0)
+
+
+def test_loss_is_the_mean_square_error_at_the_right_time() -> None:
+    process, seen = DDPM(), {}
+    x0, noise = jnp.zeros((3, 2, 2, 1)), jnp.ones((3, 2, 2, 1))
+
+    def predict(x: jax.Array, t: jax.Array) -> jax.Array:
+        seen.update(x=x, t=t)
+        return jnp.full_like(x, 3.0)
+
+    loss = process.loss(predict, x0, jnp.asarray([0.0, 0.5, 0.9995]), noise)
+    np.testing.assert_allclose(loss, 4.0)
+    np.testing.assert_array_equal(seen["t"], [0, 500, 999])
+    np.testing.assert_allclose(seen["x"][:, 0, 0, 0], np.sqrt(1 - process.alphas_cumprod[[0, 500, 999]]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 250, 1000])
+def test_sampling_levels(steps: int) -> None:
+    process = DDPM()
+    timesteps = process.timestep(jnp.asarray(process.sampling_levels(steps), jnp.float32))
+    assert timesteps[0] == 999 and len(timesteps) == steps
+    assert steps == 1 or (timesteps[-1] == 0 and np.all(np.diff(timesteps) < 0))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"schedule": "square"}, {"prediction": "score"}, {"num_timesteps": 1}, {"num_timesteps": 20}]
+)
+def test_rejects(settings: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        DDPM(**settings)
+
+
+def test_rejects_more_sampling_steps_than_timesteps() -> None:
+    with pytest.raises(ValueError, match="steps = 1001"):
+        DDPM().sampling_levels(1001)
