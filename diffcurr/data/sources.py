@@ -10,9 +10,10 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlparse
 
+import grain
 import numpy as np
 from etils import epath
 
@@ -20,12 +21,8 @@ from diffcurr.errors import UserError
 from diffcurr.tensorflow_cpu import import_tensorflow
 
 
-class Source(Protocol):
-    """Random access to examples."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
+Source = grain.sources.RandomAccessDataSource
+"""`len` and integer indexing; here each item is {"image": [H, W, C], "label": int}."""
 
 
 @dataclasses.dataclass(frozen=True)

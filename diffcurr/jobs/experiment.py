@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -88,8 +88,11 @@ class Experiment:
         return jax.jit(init, out_shardings=shardings)()
 
 
-def from_config(config: ConfigDict) -> Experiment:
+def from_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Experiment:
     """Checks every value of a config and gathers the parts that it names. Costs no compute.
+
+    Args:
+      devices: those to run on; all there are if None.
 
     Raises:
       UserError: one line that names the value and the remedy.
@@ -116,7 +119,7 @@ def from_config(config: ConfigDict) -> Experiment:
     with concerning("curriculum"):
         pacing, edges = _curriculum(config, process)
     with concerning("mesh"):
-        mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+        mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
     parts = sharding.batch_shards(mesh) * config.microbatches
     if config.batch_size % parts:
         raise UserError(

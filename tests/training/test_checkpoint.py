@@ -1,0 +1,150 @@
+import functools
+import os
+import pathlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from etils import epath
+
+from diffcurr.errors import UserError
+from diffcurr.training.checkpoint import Checkpoints, fingerprint
+from diffcurr.training.state import TrainState
+
+CONFIG = {"seed": 0}
+
+
+@functools.cache
+def states_by_step() -> dict[int, TrainState]:
+    """The states of a short training run, on the host."""
+    experiment = tiny.experiment()
+    compiled, state = experiment.compiled, experiment.init_state()
+    mask, states = compiled.initial_mask(state), {}
+    for step in range(1, 8):
+        state, mask, _ = compiled.step(state, tiny.batch(experiment, step), mask)
+        states[step] = jax.tree.map(np.array, state)  # copies: the next step takes the state's memory
+    return states
+
+
+@functools.cache
+def abstract_state(**mesh: int) -> TrainState:
+    return tiny.experiment(**mesh).compiled.abstract_state
+
+
+def save(folder: pathlib.Path, losses: dict[int, float | None]) -> dict[int, TrainState]:
+    """Checkpoints of that run at some of its steps; gives back its states."""
+    checkpoints = Checkpoints(folder)
+    for step, loss in losses.items():
+        state = jax.device_put(states_by_step()[step])
+        checkpoints.save(step, state, {"next_index": step}, CONFIG, loss)
+    checkpoints.close()
+    return states_by_step()
+
+
+def steps_in(folder: pathlib.Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def assert_same(a: TrainState, b: TrainState) -> None:
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def test_keeps_two_latest_and_the_best(tmp_path: pathlib.Path) -> None:
+    # Steps 1 and 2 belong to early stages: their losses, lower as they are, say nothing.
+    save(tmp_path / "c", {1: None, 2: None, 3: 0.5, 4: 0.2, 5: 0.4, 6: 0.9, 7: 0.3})
+    assert steps_in(tmp_path / "c") == [4, 6, 7]
+
+
+@pytest.mark.parametrize("mesh", [{"devices": 1}, {"devices": 8}, {"devices": 8, "mesh__fsdp": 4}])
+def test_restores_bit_for_bit_onto_any_number_of_devices(tmp_path: pathlib.Path, mesh: dict) -> None:
+    states = save(tmp_path / "c", {3: None})
+    abstract = abstract_state(**mesh)
+    restored = Checkpoints(tmp_path / "c").restore(abstract)
+    assert restored is not None
+    assert_same(restored[0], states[3])
+    assert restored[1] == {"next_index": 3}
+    jax.tree.map(lambda x, want: x.sharding == want.sharding or pytest.fail("sharding"), restored[0], abstract)
+
+
+def test_nothing_to_restore(tmp_path: pathlib.Path) -> None:
+    assert Checkpoints(tmp_path / "c").restore(abstract_state()) is None
+
+
+def files_of(checkpoint: pathlib.Path, item: str) -> list[pathlib.Path]:
+    """Every file that holds arrays (Orbax writes some of them twice), or the one of a JSON item."""
+    files = [path for path in checkpoint.rglob("*") if path.is_file()]
+    if item == "arrays":
+        found = [path for path in files if path.parent.name == "d"]
+    else:
+        found = [path for path in files if path.parent.name == item and path.name == "metadata"]
+    assert found
+    return found
+
+
+def truncate(path: pathlib.Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def alter(path: pathlib.Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damage", [truncate, alter, os.remove])
+@pytest.mark.parametrize("which", ["arrays", "data", "config"])
+def test_damage_falls_back_to_the_checkpoint_before(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture, damage: Callable[[pathlib.Path], None], which: str
+) -> None:
+    states = save(tmp_path / "c", {3: None, 6: None})
+    for target in files_of(tmp_path / "c" / "6", which):
+        damage(target)
+
+    checkpoints = Checkpoints(tmp_path / "c")
+    restored = checkpoints.restore(abstract_state())
+    assert restored is not None
+    assert_same(restored[0], states[3])
+    said = capsys.readouterr().err
+    assert "WARNING: checkpoint 6 is damaged" in said and "falling back to checkpoint 3" in said
+    assert steps_in(tmp_path / "c") == [3] and steps_in(tmp_path / "checkpoints_damaged") == [6]
+
+    # The place is free again.
+    checkpoints.save(6, jax.device_put(states[6]), {"next_index": 6}, CONFIG, None)
+    checkpoints.close()
+    assert steps_in(tmp_path / "c") == [3, 6]
+
+
+def test_no_good_checkpoint_is_an_error_and_touches_nothing(tmp_path: pathlib.Path) -> None:
+    save(tmp_path / "c", {3: None})
+    for target in files_of(tmp_path / "c" / "3", "arrays"):
+        truncate(target)
+    with pytest.raises(UserError, match="no checkpoint .* can be read"):
+        Checkpoints(tmp_path / "c").restore(abstract_state())
+    assert steps_in(tmp_path / "c") == [3]
+
+
+def test_does_not_save_parameters_that_are_not_finite(tmp_path: pathlib.Path) -> None:
+    state = jax.tree.map(jax.numpy.asarray, states_by_step()[1])
+    state.params["final_linear"]["bias"] = state.params["final_linear"]["bias"].at[0].set(np.nan)
+    checkpoints = Checkpoints(epath.Path(tmp_path / "c"))
+    with pytest.raises(FloatingPointError, match="after step 5"):
+        checkpoints.save(5, state, {}, CONFIG, None)
+    assert steps_in(tmp_path / "c") == []
+
+
+def test_fingerprint_sees_any_bit_and_no_sharding() -> None:
+    state = jax.device_put(states_by_step()[1])
+    spread = jax.device_put(state, jax.tree.map(lambda x: x.sharding, abstract_state(devices=8, mesh__fsdp=4)))
+    original, finite = fingerprint(state)
+    assert finite
+    np.testing.assert_array_equal(original, jax.jit(fingerprint)(spread)[0])
+    kernel = state.params["x_embedder"]["kernel"]
+    for row, column in ((0, 0), (3, 5), (15, 7)):
+        changed = kernel.at[row, column].set(np.nextafter(kernel[row, column], np.inf))
+        params = state.params | {"x_embedder": state.params["x_embedder"] | {"kernel": changed}}
+        assert np.sum(fingerprint(state._replace(params=params))[0] != original) == 1
+    swapped = kernel.at[0].set(kernel[1]).at[1].set(kernel[0])
+    params = state.params | {"x_embedder": state.params["x_embedder"] | {"kernel": swapped}}
+    assert np.sum(fingerprint(state._replace(params=params))[0] != original) == 1

@@ -1,0 +1,32 @@
+import jax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from diffcurr.training import sharding
+
+
+def test_mesh_takes_what_is_left() -> None:
+    assert dict(sharding.make_mesh(-1, 4, 1).shape) == {"data": 2, "fsdp": 4, "tensor": 1}
+    assert sharding.batch_shards(sharding.make_mesh(2, 2, 2)) == 4
+
+
+@pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, 3, 1), (-1, -1, 1), (0, 1, 8), (16, 1, 1)])
+def test_mesh_rejects(sizes: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match=f"data = {sizes[0]}"):
+        sharding.make_mesh(*sizes)
+
+
+def test_rules() -> None:
+    mesh = sharding.make_mesh(2, 2, 2)
+    assert sharding.partition("params/blocks/qkv/kernel", (3, 8, 24), mesh) == P(None, "fsdp", "tensor")
+    assert sharding.partition("opt_state/1/0/mu/blocks/fc2/kernel", (3, 32, 8), mesh) == P(None, "tensor", "fsdp")
+    assert sharding.partition("ema/final_linear/kernel", (8, 4), mesh) == P("fsdp", None)
+    assert sharding.partition("ema/final_linear/kernel", (7, 4), mesh) == P(None, None)  # 2 does not divide 7
+    assert sharding.partition("pacing/stage", (), mesh) == P()
+
+
+def test_everything_that_mirrors_a_parameter_lies_where_it_does() -> None:
+    mesh = sharding.make_mesh(1, 8, 1)
+    shape = jax.ShapeDtypeStruct((16, 48), "float32")
+    found = sharding.state_shardings(mesh, {k: {"qkv": {"kernel": shape}} for k in ("params", "ema", "opt_state")})
+    assert len({leaf.spec for leaf in jax.tree.leaves(found)}) == 1
