@@ -1,8 +1,9 @@
 """diffcurr's one way in: flags -> job.
 
-    python -m diffcurr.main --config=configs/digits.py [--job=train] [--workdir=...] [--config.key=value ...]
+python -m diffcurr.main --config=configs/digits.py [--job=train] [--workdir=...] [--config.key=value ...]
 """
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -12,10 +13,12 @@ from ml_collections import config_flags
 
 from diffcurr.errors import UserError
 
-JOBS = ("train", "sample")
+JOBS = ("train", "sample")  # modules of diffcurr.jobs
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's files go; runs/<name of the config file> if not given.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the run's files go; runs/<name of the config file> if not given."
+)
 _JOB = flags.DEFINE_enum("job", "train", JOBS, "What to do.")
 
 
@@ -27,11 +30,10 @@ def main(argv: Sequence[str]) -> int:
     if _CONFIG.value is None:
         raise UserError("--config is missing: give a config file, such as --config=configs/digits.py")
     path = config_flags.get_config_filename(flags.FLAGS["config"])
+    if not os.path.exists(path):
+        raise UserError(f"--config={path}: there is no such file")
     workdir = _WORKDIR.value or os.path.join("runs", os.path.splitext(os.path.basename(path))[0])
-    if _JOB.value == "train":
-        from diffcurr.jobs import train as job
-    else:
-        from diffcurr.jobs import sample as job
+    job = importlib.import_module(f"diffcurr.jobs.{_JOB.value}")  # only now: jobs import JAX, which takes seconds
     return job.run(_CONFIG.value, workdir)
 
 

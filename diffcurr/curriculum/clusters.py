@@ -81,5 +81,7 @@ def from_edges(edges: Sequence[float | int]) -> Float[np.ndarray, " edge"]:
     falls = np.flatnonzero(np.diff(result.astype(np.float32)) <= 0)
     if len(falls):
         k = int(falls[0])
-        raise ValueError(f"edges = {list(edges)}: they must rise strictly, but {edges[k]} is followed by {edges[k + 1]}")
+        raise ValueError(
+            f"edges = {list(edges)}: they must rise strictly, but {edges[k]} is followed by {edges[k + 1]}"
+        )
     return result

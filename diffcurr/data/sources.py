@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlparse
 
 import grain
@@ -20,8 +20,7 @@ from etils import epath
 from diffcurr.errors import UserError
 from diffcurr.tensorflow_cpu import import_tensorflow
 
-
-Source = grain.sources.RandomAccessDataSource
+Source: TypeAlias = grain.sources.RandomAccessDataSource
 """`len` and integer indexing; here each item is {"image": [H, W, C], "label": int}."""
 
 
@@ -112,10 +111,8 @@ def prepare(builder: Any) -> None:
         file, where from, where to put it.
     """
     manual_dir = epath.Path(builder._data_dir_root) / "downloads" / "manual"
-    missing = [
-        (url, file) for url, file in builder.url_infos.items() if not (manual_dir / str(file.filename)).exists()
-    ]
-    files = "; ".join(f"{file.filename} (from {url})" for url, file in missing)
+    missing = [(url, file) for url, file in builder.url_infos.items() if not (manual_dir / str(file.filename)).exists()]
+    files = "; ".join(f"{file.filename} (from {url})" for url, file in missing or builder.url_infos.items())
     remedy = f"Fetch {files} elsewhere, put it into {manual_dir}, and run again."
     unreachable = _unreachable([url for url, _ in missing])
     if unreachable:
@@ -125,14 +122,17 @@ def prepare(builder: Any) -> None:
         )
     import_tensorflow()
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
     print(f"preparing data set {builder.name} in {builder.data_path} (once)", file=sys.stderr, flush=True)
     # TFDS complains about a manual folder that does not exist.
     config = tfds.download.DownloadConfig(manual_dir=manual_dir if manual_dir.exists() else None)
     try:
         builder.download_and_prepare(file_format="array_record", download_config=config)
-    except (OSError, tfds.download.DownloadError) as error:
-        raise UserError(f"data set {builder.name} could not be prepared: {error}. {remedy}") from error
+    except (OSError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
+        raise UserError(
+            f"data set {builder.name} could not be prepared: {' '.join(str(error).split())}. {remedy}"
+        ) from error
 
 
 def _unreachable(urls: Sequence[str], seconds: float = 10.0) -> list[str]:

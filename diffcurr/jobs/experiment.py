@@ -123,8 +123,8 @@ def from_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None)
     parts = sharding.batch_shards(mesh) * config.microbatches
     if config.batch_size % parts:
         raise UserError(
-            f"batch_size = {config.batch_size}: must be divisible by {parts}, the {sharding.batch_shards(mesh)} devices "
-            f"that share the batch times microbatches = {config.microbatches}; the next such size is "
+            f"batch_size = {config.batch_size}: must be divisible by {parts}, the {sharding.batch_shards(mesh)} "
+            f"devices that share the batch times microbatches = {config.microbatches}; the next such size is "
             f"{-(-config.batch_size // parts) * parts}"
         )
     _check_sampling(config, process)
@@ -152,7 +152,7 @@ def from_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None)
         mesh=mesh,
     )
     with concerning("network"):
-        experiment.abstract_network  # the network checks its own sizes; nothing is allocated
+        _ = experiment.abstract_network  # the network checks its own sizes; nothing is allocated
     return experiment
 
 
@@ -174,7 +174,9 @@ def _curriculum(config: ConfigDict, process: Process) -> tuple[PacingConfig, Flo
     elif settings.clustering == "edges":
         edges = clusters.from_edges(settings.edges)
         if len(edges) != settings.clusters + 1:
-            raise ValueError(f"edges = {settings.edges}: clusters = {settings.clusters} needs {settings.clusters + 1} edges")
+            raise ValueError(
+                f"edges = {settings.edges}: clusters = {settings.clusters} needs {settings.clusters + 1} edges"
+            )
     else:
         raise ValueError(f"clustering = {settings.clustering!r}: choose one of {', '.join(CLUSTERINGS)}")
     if settings.edges and settings.clustering != "edges":

@@ -15,6 +15,7 @@ from diffcurr import atomic_file
 from diffcurr.errors import UserError
 from diffcurr.jobs import experiment as experiment_lib
 from diffcurr.jobs.experiment import Experiment
+from diffcurr.jobs.workdir import check_config
 from diffcurr.metrics import figures
 from diffcurr.sampling import solvers
 from diffcurr.sampling.guidance import guided_denoiser
@@ -26,11 +27,12 @@ BATCH = 256  # samples drawn at a time
 
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> int:
-    """Writes `sampling.samples` samples of the averaged weights to samples.npz and samples.png. Returns the exit code."""
+    """Writes samples of the averaged weights to samples.npz and samples.png. Returns the exit code."""
     experiment = experiment_lib.from_config(config)
     workdir = epath.Path(workdir)
     if not (workdir / "checkpoints").exists():
         raise UserError(f"workdir {workdir} holds no checkpoint: train first, or name another with --workdir")
+    check_config(workdir, config)
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     restored = checkpoints.restore(experiment.compiled.abstract_state)
     checkpoints.close()
@@ -65,9 +67,7 @@ def grid_columns(experiment: Experiment) -> int:
     return experiment.num_classes if experiment.num_classes <= 20 else 0
 
 
-def make_sampler(
-    experiment: Experiment, number: int
-) -> Callable[..., Float[np.ndarray, "n height width channel"]]:
+def make_sampler(experiment: Experiment, number: int) -> Callable[..., Float[np.ndarray, "n height width channel"]]:
     """A function (params, part=0) -> `number` samples on the host; the same noise for the same seed and part."""
     config, process, info = experiment.config, experiment.process, experiment.dataset
     settings = config.sampling

@@ -14,6 +14,26 @@ from diffcurr import atomic_file
 from diffcurr import config as config_lib
 from diffcurr.errors import UserError
 
+CONFIG_FILE = "config.json"
+
+
+def check_config(workdir: epath.Path, config: ConfigDict) -> None:
+    """Compares a config with the one that a workdir was made with, if it was.
+
+    Raises:
+      UserError: listing the keys that differ.
+    """
+    file = workdir / CONFIG_FILE
+    if not file.exists():
+        return
+    changed = config_lib.differences(json.loads(file.read_text()), config_lib.to_json(config))
+    if changed:
+        listed = ", ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in changed.items())
+        raise UserError(
+            f"workdir {workdir} was made with another config ({listed}): "
+            f"choose another with --workdir, or give the same config"
+        )
+
 
 class Workdir:
     """A context in which this process owns the folder; the claim ends with the process, however that ends.
@@ -24,7 +44,7 @@ class Workdir:
 
     def __init__(self, path: epath.PathLike, config: ConfigDict):
         self.path = epath.Path(path)
-        self._config = config_lib.to_json(config)
+        self._config = config
         self._lock: TextIO | None = None
 
     def __enter__(self) -> "Workdir":
@@ -34,10 +54,14 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             if "://" not in os.fspath(self.path):
                 self._claim()
-            self._check_config()
+            check_config(self.path, self._config)
+            with atomic_file.replacing(self.path / CONFIG_FILE) as temporary:
+                temporary.write_text(json.dumps(config_lib.to_json(self._config), indent=2) + "\n")
         except OSError as error:
             self._release()
-            raise UserError(f"workdir {self.path} cannot be written ({error}): choose another with --workdir") from error
+            raise UserError(
+                f"workdir {self.path} cannot be written ({error}): choose another with --workdir"
+            ) from error
         except UserError:
             self._release()
             raise
@@ -62,19 +86,6 @@ class Workdir:
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {os.uname().nodename}\n")
         self._lock.flush()
-
-    def _check_config(self) -> None:
-        file = self.path / "config.json"
-        if file.exists():
-            changed = config_lib.differences(json.loads(file.read_text()), self._config)
-            if changed:
-                listed = ", ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in changed.items())
-                raise UserError(
-                    f"workdir {self.path} was made with another config ({listed}): "
-                    f"choose another with --workdir, or give the same config"
-                )
-        with atomic_file.replacing(file) as temporary:
-            temporary.write_text(json.dumps(self._config, indent=2) + "\n")
 
     def _release(self) -> None:
         if self._lock is not None:

@@ -28,7 +28,9 @@ def save_grid(path: epath.PathLike, images: Float[np.ndarray, "n height width ch
     zoom = max(1, 64 // height)
     pixels = pixels.repeat(zoom, axis=1).repeat(zoom, axis=2)
     gap = 2
-    canvas = np.full((rows * (height * zoom + gap) + gap, columns * (width * zoom + gap) + gap, channels), 255, np.uint8)
+    canvas = np.full(
+        (rows * (height * zoom + gap) + gap, columns * (width * zoom + gap) + gap, channels), 255, np.uint8
+    )
     for i, image in enumerate(pixels):
         top, left = gap + i // columns * (height * zoom + gap), gap + i % columns * (width * zoom + gap)
         canvas[top : top + height * zoom, left : left + width * zoom] = image
@@ -52,7 +54,11 @@ def save_curriculum(path: epath.PathLike, rows: list[dict[str, Any]], edges: Flo
 
     figure = Figure(figsize=(9, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 3))
-    upper.set(ylabel="stage", ylim=(0.5, rows[-1]["num_stages"] + 0.5), title="Loss of each cluster as the curriculum advances")
+    upper.set(
+        ylabel="stage",
+        ylim=(0.5, rows[-1]["num_stages"] + 0.5),
+        title="Loss of each cluster as the curriculum advances",
+    )
     upper.yaxis.get_major_locator().set_params(integer=True)
     upper.grid(alpha=0.3)
 

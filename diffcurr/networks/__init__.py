@@ -5,4 +5,4 @@ from diffcurr.networks.dit import DiT
 NETWORKS = {"dit": DiT}
 """`network.name` in a config -> the class; its keyword arguments are the settings beside the name."""
 
-__all__ = ["DiT", "NETWORKS"]
+__all__ = ["NETWORKS", "DiT"]

@@ -1,4 +1,4 @@
-"""The diffusion transformer DiT with adaLN-Zero blocks (Peebles & Xie, "Scalable Diffusion Models with Transformers", 2023)."""
+"""DiT with adaLN-Zero blocks (Peebles & Xie, "Scalable Diffusion Models with Transformers", 2023)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,11 +25,11 @@ class DiT(nnx.Module):
 
     The blocks are one block with stacked parameters, applied by `jax.lax.scan`: compile time does not grow with depth.
 
-    Attributes of the call:
-      x: float [B, H, W, C], H = W = input_size.
-      t: float [B], the time as the process gives it (0..T-1 for DDPM).
-      y: int [B] in 0..num_classes, where num_classes itself stands for "no class"; None if num_classes is 0.
-    Returns float32 [B, H, W, C], or [B, H, W, 2C] with learn_sigma.
+    Called with
+      x: float [B, H, W, C], H = W = input_size;
+      t: float [B], the time as the process gives it (0..T-1 for DDPM);
+      y: int [B] in 0..num_classes, where num_classes itself stands for "no class"; None if num_classes is 0;
+    it returns float32 [B, H, W, C], or [B, H, W, 2C] with learn_sigma.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class DiT(nnx.Module):
         t: Float[Array, " batch"],
         y: Int[Array, " batch"] | None = None,
     ) -> Float[Array, "batch height width out_channel"]:
-        batch, height, width, _ = x.shape
+        height, width = x.shape[1:3]
         p = self.patch_size
         tokens_btd = self.x_embedder(patchify(x.astype(self.dtype), p))
         position = embeddings.position_table(height // p, self.hidden_size)
@@ -187,7 +187,9 @@ def layer_norm(x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
 
 
 def modulate(
-    x_btd: Float[Array, "batch token width"], shift_bd: Float[Array, "batch width"], scale_bd: Float[Array, "batch width"]
+    x_btd: Float[Array, "batch token width"],
+    shift_bd: Float[Array, "batch width"],
+    scale_bd: Float[Array, "batch width"],
 ) -> Float[Array, "batch token width"]:
     """x (1 + scale) + shift, the same for every token."""
     return x_btd * (1 + scale_bd[:, None]) + shift_bd[:, None]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 def timestep_embedding(
     t: Float[Array, " batch"], width: int, max_period: float = 10000.0
 ) -> Float[Array, "batch width"]:
-    """Sinusoidal embedding of a (fractional) time: width / 2 cosines, then as many sines, periods 2 pi .. 2 pi max_period.
+    """Sinusoidal embedding of a time: width / 2 cosines, then as many sines, of periods 2 pi .. 2 pi max_period.
 
     Vaswani et al. 2017, in the order of the public ADM and DiT networks. `width` must be even.
     """

@@ -8,7 +8,9 @@ from jaxtyping import Array, Float, Int
 from diffcurr.processes.base import Process
 from diffcurr.sampling.solvers import Denoise
 
-Network = Callable[[Float[Array, "batch height width channel"], Float[Array, " batch"], Int[Array, " batch"] | None], Array]
+Network = Callable[
+    [Float[Array, "batch height width channel"], Float[Array, " batch"], Int[Array, " batch"] | None], Array
+]
 
 
 def guided_denoiser(

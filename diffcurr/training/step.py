@@ -196,7 +196,9 @@ class CompiledStep(NamedTuple):
 
 def compile_step(config: StepConfig, abstract_params: Any, mesh: Mesh) -> CompiledStep:
     """Pins every sharding, so that the step compiles once whatever is fed back into it."""
-    abstract = jax.eval_shape(functools.partial(init_state, optimizer=config.optimizer, pacing_config=config.pacing), abstract_params)
+    abstract = jax.eval_shape(
+        functools.partial(init_state, optimizer=config.optimizer, pacing_config=config.pacing), abstract_params
+    )
     shardings = sharding.state_shardings(mesh, abstract)
     everywhere, by_row = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     step = jax.jit(

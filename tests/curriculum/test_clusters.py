@@ -56,7 +56,9 @@ def test_log_snr_rejects() -> None:
         clusters.by_log_snr(np.array([2.0, 2.0, 0.0]), 2)
 
 
-@pytest.mark.parametrize("edges", [(0, 0.5, 0.5, 1), (0, 0.7, 0.2, 1), (0.1, 1), (0, 0.9), (0,), (0, 0.5, 0.5 + 1e-9, 1)])
+@pytest.mark.parametrize(
+    "edges", [(0, 0.5, 0.5, 1), (0, 0.7, 0.2, 1), (0.1, 1), (0, 0.9), (0,), (0, 0.5, 0.5 + 1e-9, 1)]
+)
 def test_from_edges_rejects(edges: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="edges"):
         clusters.from_edges(edges)

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import hypothesis
@@ -97,11 +98,14 @@ def test_orders() -> None:
     assert masks(PacingConfig(clusters=3, order="hard_to_easy")) == [[1], [1, 2], [1, 2, 3]]
     assert masks(PacingConfig(clusters=3, order="none")) == [[1, 2, 3]]
     assert masks(PacingConfig(clusters=3, accumulate=False)) == [[3], [2], [1], [1, 2, 3]]
-    first, second = masks(PacingConfig(clusters=9, order="random", seed=1)), masks(PacingConfig(clusters=9, order="random", seed=2))
+    first, second = (
+        masks(PacingConfig(clusters=9, order="random", seed=1)),
+        masks(PacingConfig(clusters=9, order="random", seed=2)),
+    )
     assert first != second
     for stages in (first, second):
         assert [len(stage) for stage in stages] == list(range(1, 10))
-        assert all(set(a) < set(b) for a, b in zip(stages, stages[1:], strict=False))
+        assert all(set(a) < set(b) for a, b in itertools.pairwise(stages))
 
 
 @pytest.mark.parametrize(

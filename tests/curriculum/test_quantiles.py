@@ -33,9 +33,7 @@ def to_active_share(u: np.ndarray, mask: np.ndarray, edges: np.ndarray) -> np.nd
 
 
 @hypothesis.given(masks_and_edges(), st.integers(0, 2**31 - 1), st.booleans())
-def test_never_leaves_the_active_clusters(
-    case: tuple[np.ndarray, np.ndarray], seed: int, stratified: bool
-) -> None:
+def test_never_leaves_the_active_clusters(case: tuple[np.ndarray, np.ndarray], seed: int, stratified: bool) -> None:
     mask, edges = case
     u = draw(jax.random.key(seed), jnp.asarray(mask), jnp.asarray(edges, jnp.float32), DRAWS, stratified=stratified)
     assert np.all((u >= 0) & (u < 1))
@@ -52,7 +50,7 @@ def test_is_uniform_on_the_active_clusters(case: tuple[np.ndarray, np.ndarray], 
 
 
 def test_many_masks_together_are_uniform() -> None:
-    edges = clusters.by_log_snr(-np.linspace(0, 3, 200) ** 2 - np.linspace(0, 1, 200), 12)
+    edges = clusters.by_log_snr(-(np.linspace(0, 3, 200) ** 2) - np.linspace(0, 1, 200), 12)
     rng, shares = np.random.default_rng(0), []
     for seed in range(200):
         mask = rng.random(12) < 0.4
@@ -83,7 +81,13 @@ def test_the_largest_draws_stay_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     largest = np.float32(1.0) - np.float32(2.0**-23)
     monkeypatch.setattr(jax.random, "uniform", lambda key, shape, dtype: jnp.full(shape, largest, dtype))
     edges = jnp.asarray([0, 1 / 3, 0.6, 1.0], jnp.float32)
-    for mask in ([True, True, True], [True, False, True], [True, True, False], [True, False, False], [False, True, False]):
+    for mask in (
+        [True, True, True],
+        [True, False, True],
+        [True, True, False],
+        [True, False, False],
+        [False, True, False],
+    ):
         for stratified in (False, True):
             u = masked_quantiles(jax.random.key(0), jnp.asarray(mask), edges, 1001, stratified=stratified)
             assert np.all(np.asarray(mask)[np.asarray(cluster_of(u, edges))])

@@ -17,7 +17,14 @@ INPUTS = (
 
 def make(**settings: object) -> DiT:
     sizes = dict(
-        input_size=8, patch_size=2, in_channels=2, hidden_size=16, depth=3, num_heads=2, num_classes=10, learn_sigma=False
+        input_size=8,
+        patch_size=2,
+        in_channels=2,
+        hidden_size=16,
+        depth=3,
+        num_heads=2,
+        num_classes=10,
+        learn_sigma=False,
     )
     return DiT(**(sizes | settings), rngs=nnx.Rngs(0))  # type: ignore[arg-type]
 
@@ -50,8 +57,12 @@ def test_time_class_and_position_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    "sizes, trainable",
-    [((2, 384, 12, 6), 32_865_056), ((2, 768, 12, 12), 130_512_416 - 256 * 768), ((4, 768, 12, 12), 130_475_648 - 64 * 768)],
+    ("sizes", "trainable"),
+    [
+        ((2, 384, 12, 6), 32_865_056),
+        ((2, 768, 12, 12), 130_512_416 - 256 * 768),
+        ((4, 768, 12, 12), 130_475_648 - 64 * 768),
+    ],
 )
 def test_parameter_counts_of_the_public_networks(sizes: tuple[int, ...], trainable: int) -> None:
     """The public figures count the fixed position table (tokens x width) too."""
@@ -115,7 +126,9 @@ def test_patches() -> None:
 def test_embeddings() -> None:
     embedded = timestep_embedding(jnp.asarray([3.0]), 6)
     frequencies = np.array([1.0, 10000 ** (-1 / 3), 10000 ** (-2 / 3)])
-    np.testing.assert_allclose(embedded[0], np.concatenate([np.cos(3 * frequencies), np.sin(3 * frequencies)]), atol=1e-6)
+    np.testing.assert_allclose(
+        embedded[0], np.concatenate([np.cos(3 * frequencies), np.sin(3 * frequencies)]), atol=1e-6
+    )
     table = position_table(3, 8)
     row, column = 2, 1
     np.testing.assert_allclose(table[3 * row + column, :2], np.sin(column * np.array([1, 0.01])), atol=1e-6)

@@ -56,7 +56,9 @@ def test_error_falls_at_the_order_of_the_solver() -> None:
         got = solvers.sample(jax.random.key(0), denoise, grid, (64, 1, 1, 1), solver=solver)
         start = 20.0 * x_first
         want_at_last = MEAN + (start - MEAN) * jnp.sqrt((STD**2 + 0.02**2) / (STD**2 + 20.0**2))
-        want = MEAN + STD**2 / (STD**2 + 0.02**2) * (want_at_last - MEAN)  # the last, Euler step to 0, is exact denoising
+        want = MEAN + STD**2 / (STD**2 + 0.02**2) * (
+            want_at_last - MEAN
+        )  # the last, Euler step to 0, is exact denoising
         return float(jnp.sqrt(jnp.mean(jnp.square(got - want))))
 
     for solver, order in (("ddim", 1), ("heun", 2)):

@@ -59,7 +59,9 @@ def test_the_number_of_devices_does_not_matter(mesh: dict) -> None:
     np.testing.assert_allclose([m.loss for m in metrics_one], [m.loss for m in metrics_many], rtol=1e-5)
     assert [int(m.stage) for m in metrics_one] == [int(m.stage) for m in metrics_many]
     # Adam divides by the root of the second moment: what rounding leaves of a zero gradient is not small there.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), state_one.params, state_many.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), state_one.params, state_many.params
+    )
     if "mesh__fsdp" in mesh:
         spread = [x for x in jax.tree.leaves(state_many.params) if not x.sharding.is_fully_replicated]
         assert len(spread) > 5
@@ -118,7 +120,9 @@ def test_losses_by_cluster() -> None:
     config, state, batch = experiment.step_config, experiment.init_state(), tiny.batch(experiment, 0)
     mask = jnp.asarray([False, True, True])
     draws = step_lib.draw(config, state.step, 0, mask, batch["image"].shape)
-    _, losses = jax.jit(functools.partial(step_lib.microbatch_loss, config=config))(state.params, batch=batch, draws=draws)
+    _, losses = jax.jit(functools.partial(step_lib.microbatch_loss, config=config))(
+        state.params, batch=batch, draws=draws
+    )
     _, _, metrics = experiment.compiled.step(state, batch, jax.device_put(mask, jax.devices()[0]))
     cluster = np.floor(np.asarray(draws.u) * 3).astype(int)
     np.testing.assert_array_equal(metrics.cluster_count, np.bincount(cluster, minlength=3))
@@ -143,10 +147,15 @@ def test_ema_and_clipping() -> None:
     before = jax.device_get(state.params)
     state, _ = tiny.train(experiment, 1)
     jax.tree.map(
-        lambda ema, old, new: np.testing.assert_allclose(ema, 0.9 * old + 0.1 * new, atol=1e-7), state.ema, before, state.params
+        lambda ema, old, new: np.testing.assert_allclose(ema, 0.9 * old + 0.1 * new, atol=1e-7),
+        state.ema,
+        before,
+        state.params,
     )
     # With eps = 1 Adam's first update is g / (|g| + 1) * learning rate: a clipped gradient moves next to nothing.
-    moved = max(float(np.max(np.abs(a - b))) for a, b in zip(*map(jax.tree.leaves, (before, state.params)), strict=True))
+    moved = max(
+        float(np.max(np.abs(a - b))) for a, b in zip(*map(jax.tree.leaves, (before, state.params)), strict=True)
+    )
     assert moved < 1e-8
 
 

@@ -1,0 +1,34 @@
+"""Leaving in good order when asked to."""
+
+import signal
+import sys
+import threading
+from typing import Any
+
+
+class Termination:
+    """Notes SIGTERM and SIGINT, so that the loop saves and leaves; a second SIGINT interrupts at once."""
+
+    def __init__(self) -> None:
+        self.requested = 0
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def name(self) -> str:
+        return signal.Signals(self.requested).name
+
+    def __enter__(self) -> "Termination":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: Any) -> None:
+        del frame
+        print(f"{signal.Signals(number).name}: saving after this step", file=sys.stderr, flush=True)
+        self.requested = number
+        signal.signal(signal.SIGINT, self._previous[signal.SIGINT])

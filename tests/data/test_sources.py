@@ -1,0 +1,143 @@
+"""The stock TFDS builders, on real Fashion-MNIST and on an archive in CIFAR-10's layout, without the network."""
+
+import gzip
+import hashlib
+import importlib.util
+import io
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+import time
+import types
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from diffcurr.data import pipeline, sources
+from diffcurr.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def debian() -> types.ModuleType:
+    """The tool that makes the upstream archives; without Debian's package there is nothing to make them from."""
+    spec = importlib.util.spec_from_file_location("debian", ROOT / "launch" / "fashion_mnist_from_debian.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not module.SOURCE.exists():
+        if os.environ.get("CI"):
+            pytest.fail("CI must install Debian's dataset-fashion-mnist")
+        pytest.skip("needs Debian's package dataset-fashion-mnist")
+    return module
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist(debian: types.ModuleType, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A data folder with Fashion-MNIST in it, prepared by the stock builder with its checksums verified."""
+    data_dir = tmp_path_factory.mktemp("tfds")
+    subprocess.run([sys.executable, ROOT / "launch" / "fashion_mnist_from_debian.py", data_dir], check=True)
+    sources.open_source(sources.DATASETS["fashion_mnist"], data_dir=str(data_dir))
+    return data_dir
+
+
+def test_real_fashion_mnist(fashion_mnist: pathlib.Path, debian: types.ModuleType) -> None:
+    source = sources.open_source(sources.DATASETS["fashion_mnist"], data_dir=str(fashion_mnist))
+    raw = np.frombuffer(gzip.decompress((debian.SOURCE / "train-images-idx3-ubyte.gz").read_bytes())[16:], np.uint8)
+    images = raw.reshape(60_000, 28, 28)
+    assert len(source) == 60_000
+    # The builder shuffles; each photograph served must be one of the raw ones.
+    known = {image.tobytes() for image in images}
+    for index in (0, 1, 31_415, 59_999):
+        image = source[index]["image"]
+        assert image.shape == (28, 28, 1) and image.tobytes() in known
+    test = sources.open_source(sources.DATASETS["fashion_mnist"], "test", str(fashion_mnist))
+    assert len(test) == 10_000
+    with pytest.raises(UserError, match="split = 'validation'.*test, train"):
+        sources.open_source(sources.DATASETS["fashion_mnist"], "validation", str(fashion_mnist))
+
+
+def test_reading_does_not_import_tensorflow(fashion_mnist: pathlib.Path) -> None:
+    program = (
+        "import sys; from diffcurr.data import pipeline, sources; info = sources.DATASETS['fashion_mnist'];"
+        f"source = sources.open_source(info, data_dir={str(fashion_mnist)!r});"
+        "batch = pipeline.make_dataset(source, info, batch_size=4, seed=0)[0];"
+        "assert batch['image'].shape == (4, 28, 28, 1); assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+def test_tampered_archive_is_refused(debian: types.ModuleType, tmp_path: pathlib.Path) -> None:
+    subprocess.run([sys.executable, ROOT / "launch" / "fashion_mnist_from_debian.py", tmp_path], check=True)
+    file = tmp_path / "downloads" / "manual" / "t10k-labels-idx1-ubyte.gz"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(UserError, match="t10k-labels-idx1-ubyte.gz"):
+        sources.open_source(sources.DATASETS["fashion_mnist"], data_dir=str(tmp_path))
+    assert not (tmp_path / "fashion_mnist").exists() or not list((tmp_path / "fashion_mnist").glob("*/*.array_record*"))
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
+def test_neither_prepared_nor_reachable(name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(sources.socket, "create_connection", refuse)
+    began = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        sources.open_source(sources.DATASETS[name], data_dir=str(tmp_path))
+    assert time.monotonic() - began < 15
+    message = str(caught.value)
+    file = {"fashion_mnist": "train-images-idx3-ubyte.gz", "cifar10": "cifar-10-binary.tar.gz"}[name]
+    assert file in message and "from http" in message and f"put it into {tmp_path}/downloads/manual" in message
+    assert "\n" not in message and not list(tmp_path.iterdir())
+
+
+def test_a_host_that_never_answers_costs_at_most_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources.socket, "create_connection", lambda *args, **kwargs: time.sleep(60))
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    began = time.monotonic()
+    assert sources._unreachable(["http://one.invalid/a", "https://two.invalid/b"], 0.5) == [
+        "one.invalid",
+        "two.invalid",
+    ]
+    assert time.monotonic() - began < 5
+
+
+def test_cifar10_through_the_real_builder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive of random images in the binary layout of CIFAR-10, with the checksum table told of it."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 3, 32, 32), np.uint8)
+    labels = rng.integers(0, 10, 60).astype(np.uint8)
+    records = np.concatenate([labels[:, None], images.reshape(60, -1)], axis=1)
+    manual = tmp_path / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
+    classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    files = {name: part.tobytes() for name, part in zip(names, np.split(records, 6), strict=True)}
+    files["batches.meta.txt"] = "\n".join(classes).encode() + b"\n"
+    with tarfile.open(manual / "cifar-10-binary.tar.gz", "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    packed = (manual / "cifar-10-binary.tar.gz").read_bytes()
+    builder_class = type(tfds.builder("cifar10", data_dir=tmp_path))
+    (url,) = builder_class.url_infos
+    info = tfds.download.checksums.UrlInfo(
+        size=len(packed), checksum=hashlib.sha256(packed).hexdigest(), filename="cifar-10-binary.tar.gz"
+    )
+    monkeypatch.setitem(builder_class.url_infos, url, info)
+
+    cifar10 = sources.DATASETS["cifar10"]
+    source = sources.open_source(cifar10, data_dir=str(tmp_path))
+    assert len(source) == 50
+    by_label = {image.transpose(1, 2, 0).tobytes(): label for image, label in zip(images, labels, strict=True)}
+    for index in range(50):
+        assert by_label[source[index]["image"].tobytes()] == source[index]["label"]
+    batch = pipeline.make_dataset(source, cifar10, batch_size=10, seed=0)[0]
+    assert batch["image"].shape == (10, 32, 32, 3)

@@ -1,0 +1,47 @@
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = [
+    "--config=configs/digits.py",
+    "--config.network.hidden_size=8",
+    "--config.network.depth=1",
+    "--config.network.num_heads=1",
+    "--config.network.patch_size=4",
+    "--config.batch_size=16",
+    "--config.curriculum.clusters=5",
+    "--config.curriculum.patience=20",
+    "--config.sampling.steps=3",
+    "--config.sampling.samples=10",
+    "--config.sample_every=0",
+]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Start:
+    """Starts `python -m diffcurr.main` on one device with a tiny network; further flags as arguments."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(workdir: pathlib.Path, *flags: str, tiny: bool = True) -> "subprocess.Popen[str]":
+        environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "diffcurr.main", *(TINY if tiny else []), f"--workdir={workdir}", *flags],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        return process
+
+    yield start  # type: ignore[misc]
+    for process in running:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,139 @@
+"""Each mistake is one line that names the value and the remedy, before any compute."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "training"))
+import tiny
+
+from diffcurr.errors import UserError
+from diffcurr.jobs import experiment, train
+
+BAD_VALUES = {
+    "clusters 0": ({"curriculum__clusters": 0}, "curriculum: clusters = 0: there must be at least one"),
+    "clusters > T": (
+        {"curriculum__clusters": 1001},
+        "curriculum: clusters = 1001: the process has only 1000 noise levels",
+    ),
+    "edges fall": (
+        {"curriculum__clustering": "edges", "curriculum__edges": (0, 0.5, 0.4, 1)},
+        "curriculum: edges = .* must rise strictly, but 0.5 is followed by 0.4",
+    ),
+    "edges and clusters": (
+        {"curriculum__clustering": "edges", "curriculum__edges": (0, 0.5, 1)},
+        "curriculum: edges = .* clusters = 3 needs 4 edges",
+    ),
+    "edges unused": ({"curriculum__edges": (0, 0.2, 0.5, 1)}, "used only with clustering = 'edges'"),
+    "patience": ({"curriculum__patience": 0}, "curriculum: patience = 0: give a number of steps of at least 1"),
+    "order": ({"curriculum__order": "up"}, "curriculum: order = 'up': choose one of easy_to_hard"),
+    "clustering": (
+        {"curriculum__clustering": "even"},
+        "curriculum: clustering = 'even': choose one of uniform, log_snr",
+    ),
+    "batch": ({"batch_size": 17}, "batch_size = 17: must be divisible by 8, .* the next such size is 24"),
+    "microbatches": (
+        {"microbatches": 3},
+        "batch_size = 16: must be divisible by 24, the 8 devices .* microbatches = 3",
+    ),
+    "patch": ({"network__patch_size": 3}, "network: patch_size = 3: must divide the image's side of 8"),
+    "mesh": ({"mesh__data": 3}, "mesh: data = 3, fsdp = 1, tensor = 1: their product must be the number of devices, 8"),
+    "data set": ({"dataset__name": "mnist"}, "dataset.name = 'mnist': choose one of digits, fashion_mnist, cifar10"),
+    "split": ({"dataset__split": "test"}, "dataset.split = 'test': digits has one split, 'train'"),
+    "schedule": ({"process__schedule": "square"}, "process: schedule = 'square': choose one of linear, cosine"),
+    "solver": ({"sampling__solver": "euler"}, "sampling: solver = 'euler': choose one of ancestral, ddim, heun"),
+    "sampling steps": ({"sampling__steps": 1001}, "sampling: steps = 1001: choose between 1 and the 1000 timesteps"),
+    "guidance": ({"class_conditional": False, "sampling__guidance": 2.0}, "guidance = 2.0: needs class_conditional"),
+    "learning rate": ({"optimizer__learning_rate": 0.0}, "optimizer: learning_rate = 0.0: must be above 0"),
+    "cosine": ({"optimizer__schedule": "cosine", "optimizer__warmup_steps": 20}, "warmup_steps = 20: must be fewer"),
+    "ema": ({"ema__decay": 1.0}, r"ema.decay = 1.0: must lie in \[0, 1\)"),
+    "steps": ({"steps": 0}, "steps = 0: must be at least 1"),
+    "interval": ({"log_every": -1}, "log_every = -1: a number of steps, or 0 for never"),
+    "dtype": ({"dtype": "float16"}, "dtype = 'float16': choose float32 or bfloat16"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD_VALUES.values(), ids=BAD_VALUES)
+def test_bad_values(overrides: dict, message: str, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        train.run(tiny.config(**overrides), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "message"),
+    [
+        (None, "pacience", "config key 'pacience' is unknown"),
+        ("curriculum", "patince", "'curriculum.patince' is unknown: did you mean 'curriculum.patience'"),
+        ("network", "widht", "'network.widht' is unknown to dit"),
+        ("network", "num_classes", "'network.num_classes' follows from other settings"),
+        ("process", "timesteps", "'process.timesteps' is unknown to ddpm: did you mean 'num_timesteps'"),
+    ],
+)
+def test_unknown_keys_of_a_config_file(section: str | None, key: str, message: str) -> None:
+    config = tiny.config()
+    with config.unlocked():
+        (config[section] if section else config)[key] = 1
+    with pytest.raises(UserError, match=message):
+        experiment.from_config(config)
+
+
+def test_a_missing_key() -> None:
+    config = tiny.config()
+    with config.unlocked():
+        del config.curriculum["order"]
+    with pytest.raises(UserError, match="'curriculum.order' is missing"):
+        experiment.from_config(config)
+
+
+def test_workdir_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"workdir .*file/run cannot be written .* choose another with --workdir"):
+        train.run(tiny.config(), tmp_path / "file" / "run")
+
+
+def fails(process: "subprocess.Popen[str]") -> str:
+    """The error line of a command that must fail."""
+    out, err = process.communicate(timeout=60)
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert process.returncode == 2, out + err
+    assert len(lines) == 1 and lines[0].startswith("error: "), err
+    return lines[0]
+
+
+def test_the_command_line(start: Callable, tmp_path: pathlib.Path) -> None:
+    """All at once, since each costs an import of JAX: flags -> one line and exit code 2."""
+    commands = {
+        "patince": start(tmp_path / "a", "--config.curriculum.patince=3"),
+        "invalid literal for int() with base 10: 'many'": start(tmp_path / "b", "--config.steps=many"),
+        "--config is missing": start(tmp_path / "c", tiny=False),
+        "nowhere.py": start(tmp_path / "d", "--config=nowhere.py", tiny=False),
+        "patience = 0": start(tmp_path / "e", "--config.curriculum.patience=0"),
+        "'surprise' is not a flag": start(tmp_path / "f", "surprise"),
+    }
+    for words, process in commands.items():
+        assert words in fails(process)
+    assert not list(tmp_path.iterdir())
+
+
+def test_second_run_in_the_workdir(start: Callable, tmp_path: pathlib.Path) -> None:
+    workdir = tmp_path / "run"
+    first = start(workdir, "--config.steps=1000000", "--config.log_every=10")
+    deadline = time.monotonic() + 60
+    while not (workdir / "metrics.jsonl").exists():
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    message = fails(start(workdir, "--config.steps=1000000", "--config.log_every=10"))
+    assert f"in use by a run that is still active (process {first.pid} on" in message and "--workdir" in message
+    assert first.poll() is None
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    # The claim dies with its process, even with one that could not let go of it.
+    third = start(workdir, "--config.steps=10", "--config.log_every=10")
+    assert third.communicate(timeout=60) and third.returncode == 0

@@ -1,0 +1,158 @@
+"""The train and sample jobs from end to end, in this process."""
+
+import contextlib
+import io
+import json
+import pathlib
+import sys
+
+import jax
+import matplotlib.image
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "training"))
+import tiny
+
+from diffcurr.errors import UserError
+from diffcurr.jobs import experiment, sample, train
+from diffcurr.metrics.writers import read_rows
+from diffcurr.training.checkpoint import Checkpoints
+from diffcurr.training.interval import Interval
+
+SETTINGS = dict(
+    steps=40,
+    log_every=10,
+    sample_every=20,
+    checkpoint_every=20,
+    sampling__steps=2,
+    sampling__samples=10,
+    sampling__guidance=2.0,
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
+    """(workdir of a finished run on eight devices, what it printed)."""
+    workdir = tmp_path_factory.mktemp("run") / "new" / "folder"
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert train.run(tiny.config(**SETTINGS), workdir) == 0
+    return workdir, printed.getvalue()
+
+
+def test_workdir(run: tuple[pathlib.Path, str]) -> None:
+    workdir, _ = run
+    assert json.loads((workdir / "config.json").read_text())["curriculum"]["clusters"] == 3
+    rows = read_rows(workdir)
+    assert [row["step"] for row in rows] == [10, 20, 30, 40]
+    for row in rows:
+        assert len(row["loss_by_cluster"]) == 3 and row["num_stages"] == 3 and row["stage"] in (1, 2, 3)
+        assert row["loss"] > 0 and row["images_per_second"] > 0
+    assert rows[-1]["stage"] == 3
+    assert list(workdir.glob("events.out.tfevents.*"))
+    assert matplotlib.image.imread(workdir / "samples" / "00000040.png").std() > 0
+    assert matplotlib.image.imread(workdir / "curriculum.png").std() > 0
+    left_over = [path.name for path in workdir.rglob(".*") if path.name != ".lock"]
+    assert left_over == []
+
+
+def test_what_the_user_reads(run: tuple[pathlib.Path, str]) -> None:
+    _, printed = run
+    for words in (
+        "Total:",
+        "digits: 1,797 images; 3 stages of easy_to_hard; 8 cpu device(s)",
+        "compiled in",
+        "finished 40 steps",
+    ):
+        assert words in printed
+    lines = [line for line in printed.splitlines() if line.startswith("step ")]
+    assert len(lines) == 4
+    for words in ("step 40/40", "stage 3/3", "loss", "images/s", "waiting for data", "left"):
+        assert words in lines[-1]
+
+
+def test_a_finished_run_says_so(run: tuple[pathlib.Path, str], capsys: pytest.CaptureFixture) -> None:
+    assert train.run(tiny.config(**SETTINGS), run[0]) == 0
+    assert "this run is finished, at step 40" in capsys.readouterr().out
+
+
+def test_sample(run: tuple[pathlib.Path, str]) -> None:
+    workdir, _ = run
+    config = tiny.config(**SETTINGS | {"sampling__samples": 12})
+    for name in ("first", "second"):
+        assert sample.run(config, workdir) == 0
+        (workdir / "samples.npz").rename(workdir / f"{name}.npz")
+    first, second = np.load(workdir / "first.npz"), np.load(workdir / "second.npz")
+    assert first["images"].shape == (12, 8, 8, 1) and int(first["step"]) == 40
+    np.testing.assert_array_equal(first["labels"], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1])
+    np.testing.assert_array_equal(first["images"], second["images"])
+    assert np.abs(first["images"]).max() <= 1.0
+
+
+def test_sample_without_a_checkpoint(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match="holds no checkpoint: train first"):
+        sample.run(tiny.config(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_config(run: tuple[pathlib.Path, str]) -> None:
+    changed = tiny.config(**SETTINGS | {"curriculum__patience": 7, "batch_size": 32})
+    for job in (train, sample):
+        with pytest.raises(
+            UserError, match=r"another config \(batch_size: 16 there, 32 here, curriculum.patience: 1 there, 7 here\)"
+        ):
+            job.run(changed, run[0])
+
+
+def test_a_longer_run_and_other_intervals_are_the_same_run(run: tuple[pathlib.Path, str]) -> None:
+    assert train.run(tiny.config(**SETTINGS | {"steps": 50, "log_every": 5}), run[0]) == 0
+    assert [row["step"] for row in read_rows(run[0])] == [10, 20, 30, 40, 45, 50]
+
+
+def test_a_loss_that_is_not_finite(tmp_path: pathlib.Path) -> None:
+    config = tiny.config(
+        steps=40,
+        checkpoint_every=1,
+        sample_every=0,
+        optimizer__learning_rate=1e25,
+        optimizer__warmup_steps=5,
+        optimizer__clip_norm=0.0,
+    )
+    with pytest.raises(
+        UserError, match=r"is (nan|inf) at step \d+, stage 1/3 in clusters 3\. The last good checkpoint"
+    ):
+        train.run(config, tmp_path)
+    abstract_state = experiment.from_config(config).compiled.abstract_state
+    restored = Checkpoints(tmp_path / "checkpoints").restore(abstract_state)
+    assert restored is not None
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(restored[0].params))
+
+
+def test_the_loop_makes_no_implicit_transfer(
+    run: tuple[pathlib.Path, str], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """The guard that the loop runs under is there, and works: a batch left on the host is refused."""
+    monkeypatch.setattr(jax, "make_array_from_process_local_data", lambda sharding, rows: rows)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        train.run(tiny.config(**SETTINGS), tmp_path)
+
+
+def test_metrics_are_fetched_an_interval_late(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """What is reported at step 20 is the interval up to step 10: no step waits for its own metrics."""
+    dispatched, seen = 0, []
+    original_add, original_summary = Interval.add, Interval.summary
+
+    def add(self: Interval, metrics: object) -> None:
+        nonlocal dispatched
+        dispatched += 1
+        original_add(self, metrics)  # type: ignore[arg-type]
+
+    def summary(self: Interval) -> dict:
+        seen.append((dispatched, self.last_step))
+        return original_summary(self)
+
+    monkeypatch.setattr(Interval, "add", add)
+    monkeypatch.setattr(Interval, "summary", summary)
+    train.run(tiny.config(steps=45, log_every=10, sample_every=0, checkpoint_every=0), tmp_path)
+    assert seen == [(20, 10), (30, 20), (40, 30), (45, 40)]
