@@ -1,4 +1,15 @@
-"""8x8 digits, easy-to-hard: the default, to try things on a laptop."""
+"""8x8 digits, class-conditional, easy-to-hard: the default, to try things on a laptop.
+
+    python -m diffcurr.main --config=configs/digits.py
+    python -m diffcurr.main --config=configs/digits.py --workdir=runs/vanilla --config.curriculum.order=none
+
+Data: scikit-learn's 1,797 scans, bundled; no network. Readable digits after 2 to 3 minutes on two CPU cores, in
+less than 2 GB (measured: see the README).
+
+Where the settings come from: none is published for this data. The network, the learning rate, the batch and the
+average are a small pilot's; the curriculum is the paper's (N = 20 clusters, patience) with a patience of 10 instead
+of 200 steps, since the whole run is a hundredth of the paper's length.
+"""
 
 from ml_collections import ConfigDict
 
@@ -11,8 +22,10 @@ def get_config() -> ConfigDict:
     config.class_conditional = True
     with config.unlocked():
         config.process.update(schedule="linear", prediction="epsilon", num_timesteps=1000)
-        config.network.update(patch_size=2, hidden_size=64, depth=3, num_heads=4, mlp_ratio=4.0, learn_sigma=False)
-        config.network.update(remat="none", scan_unroll=3)
+        config.network.update(
+            patch_size=2, hidden_size=64, depth=3, num_heads=4, mlp_ratio=4.0, learn_sigma=False, remat="none"
+        )
+        config.network.scan_unroll = 3  # all blocks written out: on a CPU a step is then a third faster
     config.steps = 4000
     config.batch_size = 64
     config.optimizer.learning_rate = 1e-3
