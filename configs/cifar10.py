@@ -24,9 +24,7 @@ def get_config() -> ConfigDict:
     config.dtype = "bfloat16"
     with config.unlocked():
         config.process.update(schedule="linear", prediction="epsilon", num_timesteps=1000)
-        config.network.update(
-            patch_size=2, hidden_size=384, depth=12, num_heads=6, mlp_ratio=4.0, learn_sigma=False, remat="none"
-        )
+        config.network.update(patch_size=2, hidden_size=384, depth=12, num_heads=6, mlp_ratio=4.0, remat="none")
         config.network.scan_unroll = 1
     config.steps = 800_000
     config.batch_size = 128

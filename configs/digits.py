@@ -22,9 +22,7 @@ def get_config() -> ConfigDict:
     config.class_conditional = True
     with config.unlocked():
         config.process.update(schedule="linear", prediction="epsilon", num_timesteps=1000)
-        config.network.update(
-            patch_size=2, hidden_size=64, depth=3, num_heads=4, mlp_ratio=4.0, learn_sigma=False, remat="none"
-        )
+        config.network.update(patch_size=2, hidden_size=64, depth=3, num_heads=4, mlp_ratio=4.0, remat="none")
         config.network.scan_unroll = 3  # all blocks written out: on a CPU a step is then a third faster
     config.steps = 4000
     config.batch_size = 64

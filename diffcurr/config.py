@@ -15,7 +15,6 @@ FREE_KEYS = (
     "log_every",
     "checkpoint_every",
     "sample_every",
-    "evaluate_every",
     "mesh",
     "sampling",
     "dataset.data_dir",
@@ -68,7 +67,6 @@ def outline() -> ConfigDict:
             "log_every": 100,
             "checkpoint_every": 1000,
             "sample_every": 1000,
-            "evaluate_every": 0,
         }
     )
     return config.lock()

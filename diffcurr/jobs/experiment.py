@@ -62,6 +62,7 @@ class Experiment:
             graph=self.abstract_network[0],
             process=self.process,
             optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
             pacing=self.pacing,
             edges=self.edges,
             seed=self.config.seed,
@@ -101,7 +102,7 @@ def from_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None)
     for key in ("steps", "batch_size", "microbatches"):
         if config[key] < 1:
             raise UserError(f"{key} = {config[key]}: must be at least 1")
-    for key in ("log_every", "checkpoint_every", "sample_every", "evaluate_every"):
+    for key in ("log_every", "checkpoint_every", "sample_every"):
         if config[key] < 0:
             raise UserError(f"{key} = {config[key]}: a number of steps, or 0 for never")
     if not 0.0 <= config.ema.decay < 1.0:
@@ -138,6 +139,7 @@ def from_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None)
         in_channels=dataset.channels,
         num_classes=dataset.num_classes if config.class_conditional else 0,
         class_dropout_prob=config.class_dropout if config.class_conditional else 0.0,
+        learn_sigma=process.learns_variance,
         dtype=config.dtype,
     )
     experiment = Experiment(

@@ -81,9 +81,7 @@ def _train(
     ################################################################ the loop
     writer = MetricWriter(workdir, last_step=step)
     sampler = sample_job.make_sampler(experiment, config.sampling.samples)
-    new_interval = functools.partial(
-        Interval, batch_size=config.batch_size, num_stages=pacing.num_stages, learning_rate=experiment.learning_rate
-    )
+    new_interval = functools.partial(Interval, batch_size=config.batch_size, num_stages=pacing.num_stages)
     interval = new_interval(step)
     in_flight: Interval | None = None
     loss: float | None = None  # of the last interval, if comparable between checkpoints

@@ -50,6 +50,11 @@ class Process(abc.ABC):
         """The u of each network evaluation of a sampler, from the noisiest to the cleanest."""
 
     @property
+    def learns_variance(self) -> bool:
+        """Whether the network outputs a variance beside its prediction, that is, twice the channels."""
+        return False
+
+    @property
     def level_midpoints(self) -> Float[np.ndarray, " level"]:
         """The middle of each of the `num_levels` equally likely intervals of u."""
         return (np.arange(self.num_levels) + 0.5) / self.num_levels

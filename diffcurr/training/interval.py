@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from diffcurr.training.step import Metrics
 
@@ -13,10 +12,9 @@ from diffcurr.training.step import Metrics
 class Interval:
     """The metrics of the steps between two log lines, left on the device until `summary` fetches them."""
 
-    def __init__(self, first_step: int, batch_size: int, num_stages: int, learning_rate: optax.Schedule):
+    def __init__(self, first_step: int, batch_size: int, num_stages: int):
         self._batch_size = batch_size
         self._num_stages = num_stages
-        self._learning_rate = learning_rate
         self._began = time.perf_counter()
         self._seconds = 0.0
         self._metrics: list[Metrics] = []
@@ -63,7 +61,7 @@ class Interval:
             "num_stages": self._num_stages,
             "loss_by_cluster": np.where(count > 0, total / np.maximum(count, 1), np.nan),
             "grad_norm": float(np.mean([m.grad_norm for m in rows])),
-            "learning_rate": float(self._learning_rate(self.last_step - 1)),
+            "learning_rate": float(rows[-1].learning_rate),
             "steps_per_second": len(rows) / self._seconds,
             "images_per_second": len(rows) * self._batch_size / self._seconds,
             "data_wait": self.waited / self._seconds,

@@ -36,6 +36,7 @@ class StepConfig:
       graph: the network's static graph definition (`training.state.split_network`).
       process: the forward process, with its loss.
       optimizer: an Optax transformation.
+      learning_rate: its schedule, to report.
       pacing: the curriculum's rule.
       edges: cluster edges, float [N + 1].
       seed: of the run; all randomness derives from it.
@@ -49,6 +50,7 @@ class StepConfig:
     graph: Any
     process: Process
     optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
     pacing: PacingConfig
     edges: Float[np.ndarray, " edge"]
     seed: int = 0
@@ -73,6 +75,7 @@ class Metrics(NamedTuple):
     Attributes:
       loss: mean over the global batch.
       grad_norm: global norm of the gradient, before clipping.
+      learning_rate: of this step.
       stage: the stage this step trained in.
       cluster_loss: sum of the losses of the examples in each cluster.
       cluster_count: number of examples in each cluster.
@@ -80,6 +83,7 @@ class Metrics(NamedTuple):
 
     loss: Float[Array, ""]
     grad_norm: Float[Array, ""]
+    learning_rate: Float[Array, ""]
     stage: Int[Array, ""]
     cluster_loss: Float[Array, " cluster"]
     cluster_count: Float[Array, " cluster"]
@@ -159,7 +163,14 @@ def train_step(
         opt_state=opt_state,
         pacing=next_pacing,
     )
-    metrics = Metrics(loss, optax.tree.norm(grads), state.pacing.stage, cluster_loss, cluster_count)
+    metrics = Metrics(
+        loss=loss,
+        grad_norm=optax.tree.norm(grads),
+        learning_rate=jnp.asarray(config.learning_rate(state.step), jnp.float32),
+        stage=state.pacing.stage,
+        cluster_loss=cluster_loss,
+        cluster_count=cluster_count,
+    )
     return next_state, pacing.active_clusters(next_pacing, config.pacing), metrics
 
 

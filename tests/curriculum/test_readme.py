@@ -16,7 +16,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_the_lines_of_the_readme_run() -> None:
-    (code,) = re.findall(r"<!-- tests/curriculum/test_readme.py .*?```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (code,) = re.findall(
+        r"<!-- tests/curriculum/test_readme.py .*?```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S
+    )
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
 
     def loss_at(params: jax.Array, x: jax.Array, u: jax.Array, key: jax.Array) -> jax.Array:

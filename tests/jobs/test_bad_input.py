@@ -73,6 +73,7 @@ def test_bad_values(overrides: dict, message: str, tmp_path: pathlib.Path) -> No
         ("curriculum", "patince", "'curriculum.patince' is unknown: did you mean 'curriculum.patience'"),
         ("network", "widht", "'network.widht' is unknown to dit"),
         ("network", "num_classes", "'network.num_classes' follows from other settings"),
+        ("network", "learn_sigma", "'network.learn_sigma' follows from other settings"),
         ("process", "timesteps", "'process.timesteps' is unknown to ddpm: did you mean 'num_timesteps'"),
     ],
 )

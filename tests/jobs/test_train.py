@@ -25,6 +25,7 @@ SETTINGS = dict(
     log_every=10,
     sample_every=20,
     checkpoint_every=20,
+    optimizer__warmup_steps=5,
     sampling__steps=2,
     sampling__samples=10,
     sampling__guidance=2.0,
@@ -49,6 +50,7 @@ def test_workdir(run: tuple[pathlib.Path, str]) -> None:
     for row in rows:
         assert len(row["loss_by_cluster"]) == 3 and row["num_stages"] == 3 and row["stage"] in (1, 2, 3)
         assert row["loss"] > 0 and row["images_per_second"] > 0
+        np.testing.assert_allclose(row["learning_rate"], 1e-3, rtol=1e-5)
     assert rows[-1]["stage"] == 3
     assert list(workdir.glob("events.out.tfevents.*"))
     assert matplotlib.image.imread(workdir / "samples" / "00000040.png").std() > 0

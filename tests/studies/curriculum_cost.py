@@ -52,14 +52,10 @@ def main() -> None:
                 turns[name].append(runners[name].advance(TURN))
         in_pair = np.array(turns["easy_to_hard"]) / np.array(turns["none"])
         ratios.extend(in_pair)
-        print(
-            f"pair {pair + 1}: {np.median(turns['none']) * 1000:.2f} ms without, ratio {np.median(in_pair):.4f}",
-            flush=True,
-        )
+        spent = 1000 * np.median(turns["none"])
+        print(f"pair {pair + 1}: {spent:.2f} ms a step without, ratio {np.median(in_pair):.4f}", flush=True)
     low, high = scipy.stats.bootstrap([ratios], np.median, rng=0).confidence_interval
-    print(
-        f"median ratio of {len(ratios)} neighbouring turns {np.median(ratios):.4f}, 95 % interval {low:.4f} to {high:.4f}"
-    )
+    print(f"median ratio of {len(ratios)} turns {np.median(ratios):.4f}, 95 % interval {low:.4f} to {high:.4f}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def config(**overrides: Any) -> ConfigDict:
     result = outline()
     with result.unlocked():
         result.process.update(schedule="linear", prediction="epsilon", num_timesteps=1000)
-        result.network.update(patch_size=4, hidden_size=8, depth=1, num_heads=1, learn_sigma=False, scan_unroll=1)
+        result.network.update(patch_size=4, hidden_size=8, depth=1, num_heads=1, scan_unroll=1)
     result.update(batch_size=16, steps=20, class_conditional=True)
     result.curriculum.update(clusters=3, patience=1)
     result.optimizer.learning_rate = 1e-3
