@@ -110,7 +110,7 @@ def prepare(builder: Any) -> None:
       UserError: within about ten seconds, if a file is neither in the manual folder nor its host reachable: which
         file, where from, where to put it.
     """
-    manual_dir = epath.Path(builder._data_dir_root) / "downloads" / "manual"
+    manual_dir = epath.Path(builder.data_path).parents[1] / "downloads" / "manual"
     missing = [(url, file) for url, file in builder.url_infos.items() if not (manual_dir / str(file.filename)).exists()]
     files = "; ".join(f"{file.filename} (from {url})" for url, file in missing or builder.url_infos.items())
     remedy = f"Fetch {files} elsewhere, put it into {manual_dir}, and run again."

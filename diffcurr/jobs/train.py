@@ -16,7 +16,7 @@ from diffcurr.jobs import sample as sample_job
 from diffcurr.jobs.experiment import Experiment
 from diffcurr.jobs.workdir import Workdir
 from diffcurr.metrics import figures
-from diffcurr.metrics.progress import Progress, duration
+from diffcurr.metrics.progress import Clock, Progress, duration
 from diffcurr.metrics.writers import MetricWriter, read_rows
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.interval import Interval
@@ -82,20 +82,20 @@ def _train(
     writer = MetricWriter(workdir, last_step=step)
     sampler = sample_job.make_sampler(experiment, config.sampling.samples)
     new_interval = functools.partial(Interval, batch_size=config.batch_size, num_stages=pacing.num_stages)
-    interval = new_interval(step)
+    first_step, interval = step, new_interval(step)
     in_flight: Interval | None = None
     loss: float | None = None  # of the last interval, if comparable between checkpoints
 
     def report(done: Interval) -> None:
         nonlocal loss
-        values = done.summary()
+        values = done.summary(clock.lap)
         loss = values["loss"] if values["stage"] == values["num_stages"] else None
         if config.log_every:
             writer.write(done.last_step, values)
             progress.report(done.last_step, values)
 
     progress.say("compiling the train step ...")
-    began, compiled_after, stop = time.perf_counter(), 0.0, False
+    clock, stop = Clock(), False
     try:
         with jax.transfer_guard("disallow"):
             while step < config.steps and not stop:
@@ -109,9 +109,8 @@ def _train(
                 state, mask, metrics = compiled.step(state, batch, mask)
                 interval.add(metrics)
                 step += 1
-                if not compiled_after:
-                    compiled_after = interval.paused = time.perf_counter() - began
-                    progress.say(f"compiled in {duration(compiled_after)}")
+                if step == first_step + 1:
+                    progress.say(f"compiled in {duration(clock.lap())}")
 
                 if step % (config.log_every or UNLOGGED) == 0:
                     interval.close()
@@ -127,9 +126,9 @@ def _train(
                     interval.check_finite()
                     checkpoints.save(step, state, batches.get_state(), config_lib.to_json(config), loss)
                 if _due(step, config.sample_every) or (config.sample_every and step == config.steps):
-                    asked = time.perf_counter()
-                    images = sampler(state.ema)
-                    interval.paused += time.perf_counter() - asked
+                    jax.block_until_ready(state)  # the steps still under way are not counted as time for samples
+                    with clock.paused():
+                        images = sampler(state.ema)
                     grid = workdir / "samples" / f"{step:08d}.png"
                     writer.submit(figures.save_grid, grid, images, sample_job.grid_columns(experiment))
                     writer.submit(_draw_curriculum, workdir, experiment)

@@ -1,15 +1,39 @@
 """The line that says how a run is going."""
 
+import contextlib
+import shutil
 import sys
-from typing import Any, TextIO
+import time
+from collections.abc import Iterator
+from typing import Any
+
+
+class Clock:
+    """Measures the time spent training."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap (or the start), pauses left out."""
+        now = time.perf_counter()
+        seconds, self._started = now - self._started, now
+        return seconds
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out the time of the block."""
+        began = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - began
 
 
 class Progress:
     """Prints one line a report; on a terminal each replaces the one before."""
 
-    def __init__(self, total_steps: int, stream: TextIO | None = None):
+    def __init__(self, total_steps: int):
         self._total = total_steps
-        self._stream = stream or sys.stdout
+        self._stream = sys.stdout
         self._terminal = self._stream.isatty()
         self._open_line = False
 
@@ -22,8 +46,9 @@ class Progress:
             f"{duration(left)} left"
         )
         if self._terminal:
-            filled = round(20 * step / self._total)
-            line = f"\r\x1b[K[{'█' * filled}{'·' * (20 - filled)}] {line}"
+            filled = round(10 * step / self._total)
+            line = f"[{'█' * filled}{'·' * (10 - filled)}] {line}"
+            line = "\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1]  # a wrapped line cannot be replaced
         self._stream.write(line + ("" if self._terminal else "\n"))
         self._stream.flush()
         self._open_line = self._terminal
@@ -35,7 +60,7 @@ class Progress:
         self._open_line = False
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """93 -> "1 min 33 s"."""
     total = round(seconds)
     hours, minutes, rest = total // 3600, total % 3600 // 60, total % 60

@@ -1,6 +1,6 @@
 """What happened between two log lines."""
 
-import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,12 +15,9 @@ class Interval:
     def __init__(self, first_step: int, batch_size: int, num_stages: int):
         self._batch_size = batch_size
         self._num_stages = num_stages
-        self._began = time.perf_counter()
-        self._seconds = 0.0
         self._metrics: list[Metrics] = []
         self.first_step = first_step
         self.waited = 0.0  # seconds that the loop stood still for data
-        self.paused = 0.0  # seconds that it did something else than train: compile, draw samples
 
     @property
     def last_step(self) -> int:
@@ -30,8 +27,7 @@ class Interval:
         self._metrics.append(metrics)
 
     def close(self) -> None:
-        """Ends the interval and starts its transfer to the host."""
-        self._seconds = time.perf_counter() - self._began - self.paused
+        """Starts the transfer to the host."""
         for array in jax.tree.leaves(self._metrics):
             array.copy_to_host_async()
 
@@ -50,9 +46,15 @@ class Interval:
                 raise FloatingPointError(f"{what} at step {step}, stage {m.stage}/{self._num_stages}{where}")
         return fetched
 
-    def summary(self) -> dict[str, Any]:
-        """What is logged of the interval: means over its steps and rates."""
+    def summary(self, clock: Callable[[], float]) -> dict[str, Any]:
+        """What is logged of the interval: means over its steps, and rates.
+
+        Args:
+          clock: gives the seconds of training since the interval before was complete. It is read once this one is:
+            steps are dispatched ahead of the device, so the time of dispatch says nothing.
+        """
         rows = self.check_finite()
+        seconds = clock()
         count = np.sum([m.cluster_count for m in rows], axis=0)
         total = np.sum([m.cluster_loss for m in rows], axis=0)
         return {
@@ -62,7 +64,7 @@ class Interval:
             "loss_by_cluster": np.where(count > 0, total / np.maximum(count, 1), np.nan),
             "grad_norm": float(np.mean([m.grad_norm for m in rows])),
             "learning_rate": float(rows[-1].learning_rate),
-            "steps_per_second": len(rows) / self._seconds,
-            "images_per_second": len(rows) * self._batch_size / self._seconds,
-            "data_wait": self.waited / self._seconds,
+            "steps_per_second": len(rows) / seconds,
+            "images_per_second": len(rows) * self._batch_size / seconds,
+            "data_wait": self.waited / seconds,
         }

@@ -3,13 +3,10 @@
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "training"))
 import tiny
 
 from diffcurr.errors import UserError

@@ -4,14 +4,12 @@ import contextlib
 import io
 import json
 import pathlib
-import sys
+from collections.abc import Callable
 
 import jax
 import matplotlib.image
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "training"))
 import tiny
 
 from diffcurr.errors import UserError
@@ -150,9 +148,9 @@ def test_metrics_are_fetched_an_interval_late(monkeypatch: pytest.MonkeyPatch, t
         dispatched += 1
         original_add(self, metrics)  # type: ignore[arg-type]
 
-    def summary(self: Interval) -> dict:
+    def summary(self: Interval, clock: Callable[[], float]) -> dict:
         seen.append((dispatched, self.last_step))
-        return original_summary(self)
+        return original_summary(self, clock)
 
     monkeypatch.setattr(Interval, "add", add)
     monkeypatch.setattr(Interval, "summary", summary)

@@ -1,0 +1,32 @@
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from diffcurr.metrics import figures
+
+
+def test_grid(tmp_path: pathlib.Path) -> None:
+    images = np.linspace(-1, 1, 5)[:, None, None, None] * np.ones((5, 32, 32, 3))
+    figures.save_grid(tmp_path / "new" / "grid.png", images, columns=2)
+    picture = np.asarray(Image.open(tmp_path / "new" / "grid.png"))
+    assert picture.shape == (3 * 66 + 2, 2 * 66 + 2, 3)  # three rows of two, enlarged to 64 pixels, 2 pixels apart
+    centres = picture[2 + 32 :: 66, 2 + 32 :: 66, 0]
+    np.testing.assert_array_equal(centres, [[0, 64], [128, 191], [255, 255]])
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["grid.png"]
+
+
+def test_grid_of_grey_images_is_square(tmp_path: pathlib.Path) -> None:
+    figures.save_grid(tmp_path / "grid.png", np.zeros((9, 64, 64, 1)))
+    assert Image.open(tmp_path / "grid.png").size == (3 * 66 + 2, 3 * 66 + 2)
+
+
+def test_curriculum(tmp_path: pathlib.Path) -> None:
+    rows = [
+        {"step": 10, "stage": 1, "num_stages": 2, "loss_by_cluster": [None, 0.5]},
+        {"step": 20, "stage": 2, "num_stages": 2, "loss_by_cluster": [0.9, 0.1]},
+    ]
+    figures.save_curriculum(tmp_path / "curriculum.png", rows, np.array([0, 0.5, 1]))
+    assert np.asarray(Image.open(tmp_path / "curriculum.png")).std() > 0
+    figures.save_curriculum(tmp_path / "nothing.png", [], np.array([0, 0.5, 1]))
+    assert not (tmp_path / "nothing.png").exists()

@@ -1,0 +1,46 @@
+import io
+import sys
+import time
+
+import pytest
+
+from diffcurr.metrics.progress import Clock, Progress, duration
+
+VALUES = dict(stage=2, num_stages=5, loss=0.5, steps_per_second=2.0, images_per_second=1234.0, data_wait=0.01)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59.6, "1 min 0 s"), (93, "1 min 33 s"), (3600 * 26 + 120, "26 h 2 min")]
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_line_in_a_file(capsys: pytest.CaptureFixture) -> None:
+    Progress(100).report(20, VALUES)
+    assert capsys.readouterr().out == (
+        "step 20/100  stage 2/5  loss 0.5000  1,234 images/s  waiting for data 1.0%  40 s left\n"
+    )
+
+
+def test_on_a_terminal_a_report_replaces_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stdout", stream)
+    progress = Progress(100)
+    progress.report(20, VALUES)
+    progress.report(30, VALUES)
+    progress.say("done")
+    first, second = stream.getvalue().split("\r\x1b[K")[1:]
+    assert first.startswith("[██········] step 20/100") and len(first) == 59
+    assert second.startswith("[███·······] step 30/100") and second.endswith("\ndone\n")
+
+
+def test_clock_leaves_out_pauses() -> None:
+    clock = Clock()
+    time.sleep(0.02)
+    with clock.paused():
+        time.sleep(0.2)
+    assert 0.02 <= clock.lap() < 0.15
+    assert clock.lap() < 0.02
