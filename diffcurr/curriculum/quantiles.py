@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
 def masked_quantiles(
     key: PRNGKeyArray,
-    mask: Bool[Array, " cluster"],
-    edges: Float[Array, " cluster+1"],
+    mask: Bool[Array | np.ndarray, " cluster"],
+    edges: Float[Array | np.ndarray, " cluster+1"],
     batch_size: int,
     *,
     stratified: bool = False,
@@ -48,6 +49,6 @@ def masked_quantiles(
     return jnp.clip(w + gap_below[k], edges[k], jnp.nextafter(edges[k + 1], jnp.float32(0.0)))
 
 
-def cluster_of(u: Float[Array, " batch"], edges: Float[Array, " edge"]) -> Int[Array, " batch"]:
+def cluster_of(u: Float[Array, " batch"], edges: Float[Array | np.ndarray, " edge"]) -> Int[Array, " batch"]:
     """Index (0-based) of the cluster that holds each u."""
     return jnp.searchsorted(jnp.asarray(edges, jnp.float32)[1:-1], u, side="right").astype(jnp.int32)

@@ -84,18 +84,22 @@ def _train(
     new_interval = functools.partial(Interval, batch_size=config.batch_size, num_stages=pacing.num_stages)
     first_step, interval = step, new_interval(step)
     in_flight: Interval | None = None
+    clock, last_finished = Clock(), 0.0
     loss: float | None = None  # of the last interval, if comparable between checkpoints
 
     def report(done: Interval) -> None:
-        nonlocal loss
-        values = done.summary(clock.lap)
+        nonlocal loss, last_finished
+        finished = done.finished.result()
+        values = done.summary(finished - last_finished)
+        last_finished = finished
         loss = values["loss"] if values["stage"] == values["num_stages"] else None
         if config.log_every:
             writer.write(done.last_step, values)
             progress.report(done.last_step, values)
 
     progress.say("compiling the train step ...")
-    clock, stop = Clock(), False
+    began = last_finished = clock.now()
+    stop = False
     try:
         with jax.transfer_guard("disallow"):
             while step < config.steps and not stop:
@@ -110,10 +114,11 @@ def _train(
                 interval.add(metrics)
                 step += 1
                 if step == first_step + 1:
-                    progress.say(f"compiled in {duration(clock.lap())}")
+                    last_finished = clock.now()
+                    progress.say(f"compiled in {duration(last_finished - began)}")
 
                 if step % (config.log_every or UNLOGGED) == 0:
-                    interval.close()
+                    interval.close(clock)
                     if in_flight:
                         report(in_flight)
                     interval, in_flight = new_interval(step), interval

@@ -1,11 +1,11 @@
 """What happened between two log lines."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from diffcurr.metrics.progress import Clock
 from diffcurr.training.step import Metrics
 
 
@@ -26,8 +26,9 @@ class Interval:
     def add(self, metrics: Metrics) -> None:
         self._metrics.append(metrics)
 
-    def close(self) -> None:
-        """Starts the transfer to the host."""
+    def close(self, clock: Clock) -> None:
+        """Starts the transfer to the host; `finished` will be the time at which the last step was."""
+        self.finished = clock.when_computed(self._metrics[-1].loss)
         for array in jax.tree.leaves(self._metrics):
             array.copy_to_host_async()
 
@@ -46,15 +47,9 @@ class Interval:
                 raise FloatingPointError(f"{what} at step {step}, stage {m.stage}/{self._num_stages}{where}")
         return fetched
 
-    def summary(self, clock: Callable[[], float]) -> dict[str, Any]:
-        """What is logged of the interval: means over its steps, and rates.
-
-        Args:
-          clock: gives the seconds of training since the interval before was complete. It is read once this one is:
-            steps are dispatched ahead of the device, so the time of dispatch says nothing.
-        """
+    def summary(self, seconds: float) -> dict[str, Any]:
+        """What is logged of the interval: means over its steps, and rates, given how long its steps took."""
         rows = self.check_finite()
-        seconds = clock()
         count = np.sum([m.cluster_count for m in rows], axis=0)
         total = np.sum([m.cluster_loss for m in rows], axis=0)
         return {

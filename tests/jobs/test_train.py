@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import pathlib
-from collections.abc import Callable
 
 import jax
 import matplotlib.image
@@ -148,9 +147,9 @@ def test_metrics_are_fetched_an_interval_late(monkeypatch: pytest.MonkeyPatch, t
         dispatched += 1
         original_add(self, metrics)  # type: ignore[arg-type]
 
-    def summary(self: Interval, clock: Callable[[], float]) -> dict:
+    def summary(self: Interval, seconds: float) -> dict:
         seen.append((dispatched, self.last_step))
-        return original_summary(self, clock)
+        return original_summary(self, seconds)
 
     monkeypatch.setattr(Interval, "add", add)
     monkeypatch.setattr(Interval, "summary", summary)
