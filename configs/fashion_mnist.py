@@ -3,9 +3,8 @@
     python -m diffcurr.main --config=configs/fashion_mnist.py --config.dataset.data_dir=DATA_DIR
 
 Data: TFDS `fashion_mnist` (31 MB), fetched and prepared at the first run (half a minute); without a network see
-launch/fashion_mnist_from_debian.py. Expect a quarter of an hour on two CPU cores (0.3 s a step) and
-1.4 GB of memory. No flips: the
-data set's shoes all point left.
+launch/fashion_mnist_from_debian.py. Expect a quarter of an hour on two CPU cores (0.3 s a step) and 1.4 GB of
+memory. No flips: the data set's shoes all point left.
 
 Where the settings come from: none is published for a network this small. It is the digits config with a wider network
 and patches of 4; schedule, prediction and class dropout are DiT's (Peebles & Xie 2023), N = 20 clusters is Kim et

@@ -34,7 +34,7 @@ prepare_environment() {
     python=$(find_python)
     say "making the environment .venv with $python"
     [ -x .venv/bin/python ] || "$python" -m venv .venv
-    say "installing requirements.txt (some 1.5 GB; minutes)"
+    say "installing requirements.txt (2.7 GB on disk; minutes)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
   fi
   cp requirements.txt "$stamp"
