@@ -68,6 +68,40 @@ def by_log_snr(log_snr: Float[np.ndarray, " timestep"], n: int) -> Float[np.ndar
     return np.array(boundaries[::-1], dtype=np.float64) / num_timesteps
 
 
+def by_relative_entropy(
+    curve: Float[np.ndarray, " pair"], n: int, min_width: float | None = None
+) -> Float[np.ndarray, "{n}+1"]:
+    """Clusters that hold equal shares of the cumulative relative entropy of consecutive marginals.
+
+    Args:
+      curve: D_KL(p_{t-1} || p_t) at timesteps t = 1..T-1 of T equally likely ones, in nats; counted to timestep t,
+        which covers the quantiles [t / T, (t + 1) / T).
+      n: number of clusters, 1 <= n <= T.
+      min_width: least width of a cluster in u, at most 1 / n; a quarter of 1 / n if None. The curve falls by many
+        orders of magnitude, so without a floor nearly all clusters would crowd into the least noise.
+
+    Raises:
+      ValueError: if n or min_width is out of range, or the curve is not finite, has negative values or none above 0.
+    """
+    mass = np.asarray(curve, np.float64)
+    num_timesteps = len(mass) + 1
+    width = 1 / (4 * n) if min_width is None else min_width
+    if not 1 <= n <= num_timesteps:
+        raise ValueError(f"clusters = {n}: choose between 1 and the {num_timesteps} timesteps that there are")
+    if not 0 < width <= 1 / n:
+        raise ValueError(f"min_width = {width}: must be above 0 and at most 1 / n = {1 / n}")
+    if not np.all(np.isfinite(mass)) or np.any(mass < 0) or not np.any(mass > 0):
+        raise ValueError("the curve must be finite, nowhere negative and somewhere above 0")
+    cumulative = np.concatenate([[0.0, 0.0], np.cumsum(mass)]) / np.sum(mass)
+    edges = np.interp(np.arange(n + 1) / n, cumulative, np.arange(num_timesteps + 1) / num_timesteps)
+    edges[0], edges[-1] = 0.0, 1.0
+    for k in range(1, n):
+        edges[k] = max(edges[k], edges[k - 1] + width)
+    for k in range(n - 1, 0, -1):
+        edges[k] = min(edges[k], edges[k + 1] - width)
+    return edges
+
+
 def from_edges(edges: Sequence[float | int]) -> Float[np.ndarray, " edge"]:
     """Clusters at edges of the caller's own choice, checked.
 

@@ -66,3 +66,34 @@ def test_from_edges_rejects(edges: tuple[float, ...]) -> None:
 
 def test_from_edges() -> None:
     np.testing.assert_array_equal(clusters.from_edges((0, 0.2, 1)), [0, 0.2, 1])
+
+
+def test_relative_entropy_clusters_hold_equal_shares() -> None:
+    curve = np.random.default_rng(0).random(199) + 0.5  # nowhere so uneven that the floor would act
+    edges = clusters.by_relative_entropy(curve, 8)
+    below = np.interp(edges, np.arange(201) / 200, np.concatenate([[0, 0], np.cumsum(curve)]))
+    np.testing.assert_allclose(np.diff(below), curve.sum() / 8, rtol=1e-9)
+
+
+def test_relative_entropy_clusters_have_a_floor() -> None:
+    curve = 1.0 / np.arange(1, 1000) ** 3  # almost all of it in the first timesteps
+    edges = clusters.by_relative_entropy(curve, 20)
+    assert edges[0] == 0.0 and edges[-1] == 1.0
+    assert np.diff(edges).min() >= 1 / 80 - 1e-12
+    np.testing.assert_allclose(clusters.by_relative_entropy(curve[::-1], 20, 1 / 20), clusters.uniform(20))
+    np.testing.assert_allclose(clusters.by_relative_entropy(curve, 1), [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("curve", "arguments", "message"),
+    [
+        (np.ones(9), {"n": 11}, "between 1 and the 10 timesteps"),
+        (np.ones(9), {"n": 2, "min_width": 0.6}, "min_width = 0.6"),
+        (np.zeros(9), {"n": 2}, "somewhere above 0"),
+        (np.array([1.0, -1.0]), {"n": 2}, "nowhere negative"),
+        (np.array([1.0, np.nan]), {"n": 2}, "finite"),
+    ],
+)
+def test_relative_entropy_clusters_reject(curve: np.ndarray, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        clusters.by_relative_entropy(curve, **arguments)
