@@ -8,7 +8,7 @@ They run once, before training, in NumPy float64.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 
 def uniform(n: int) -> Float[np.ndarray, "{n}+1"]:
@@ -69,7 +69,7 @@ def by_log_snr(log_snr: Float[np.ndarray, " timestep"], n: int) -> Float[np.ndar
 
 
 def by_relative_entropy(
-    curve: Float[np.ndarray, " pair"], n: int, min_width: float | None = None
+    curve: Float[np.ndarray | Array, " pair"], n: int, min_width: float | None = None
 ) -> Float[np.ndarray, "{n}+1"]:
     """Clusters that hold equal shares of the cumulative relative entropy of consecutive marginals.
 

@@ -1,5 +1,6 @@
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -70,9 +71,9 @@ def test_from_edges() -> None:
 
 def test_relative_entropy_clusters_hold_equal_shares() -> None:
     curve = np.random.default_rng(0).random(199) + 0.5  # nowhere so uneven that the floor would act
-    edges = clusters.by_relative_entropy(curve, 8)
+    edges = clusters.by_relative_entropy(jnp.asarray(curve), 8)  # as the analyzer gives it
     below = np.interp(edges, np.arange(201) / 200, np.concatenate([[0, 0], np.cumsum(curve)]))
-    np.testing.assert_allclose(np.diff(below), curve.sum() / 8, rtol=1e-9)
+    np.testing.assert_allclose(np.diff(below), curve.sum() / 8, rtol=1e-5)
 
 
 def test_relative_entropy_clusters_have_a_floor() -> None:
