@@ -68,13 +68,13 @@ def test_sigkill_anywhere(start: Callable, uninterrupted: pathlib.Path, tmp_path
         return lambda: any(int(path.name.split(".")[0]) > after for path in checkpoints.glob("*.orbax-checkpoint-tmp"))
 
     rng = np.random.default_rng()
-    steps = np.sort(rng.integers(20, STEPS - 100, 3))
+    steps = np.sort(rng.integers(20, STEPS - 300, 3))
     print("killed at steps", steps)  # shown when the test fails
     places = [
         lambda: logged_step(workdir) > 0,  # before the first checkpoint
         saving(after=0),  # during an asynchronous save
         *(lambda step=step: logged_step(workdir) >= step for step in steps),
-        saving(after=STEPS - 200),
+        saving(after=STEPS - 400),
     ]
     during_a_save = 0
     for place in places:

@@ -44,8 +44,8 @@ def test_clock_leaves_out_pauses() -> None:
     began = clock.now()
     time.sleep(0.02)
     with clock.paused():
-        time.sleep(0.2)
-    assert 0.02 <= clock.now() - began < 0.15
+        time.sleep(1.0)
+    assert 0.02 <= clock.now() - began < 0.5
 
 
 def test_clock_tells_when_an_array_was_computed() -> None:
