@@ -20,6 +20,7 @@ from diffcurr.data import pipeline, sources
 from diffcurr.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
+PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +87,8 @@ def test_neither_prepared_nor_reachable(name: str, tmp_path: pathlib.Path, monke
         raise ConnectionRefusedError
 
     monkeypatch.setattr(sources.socket, "create_connection", refuse)
+    for variable in PROXIES:
+        monkeypatch.delenv(variable, raising=False)
     began = time.monotonic()
     with pytest.raises(UserError) as caught:
         sources.open_source(sources.DATASETS[name], data_dir=str(tmp_path))
@@ -102,7 +105,7 @@ def test_a_host_that_never_answers_costs_at_most_ten_seconds(monkeypatch: pytest
         raise TimeoutError
 
     monkeypatch.setattr(sources.socket, "create_connection", never_answer)
-    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+    for variable in PROXIES:
         monkeypatch.delenv(variable, raising=False)
     began = time.monotonic()
     assert sources._unreachable(["http://one.invalid/a", "https://two.invalid/b"], 0.5) == [
