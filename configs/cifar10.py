@@ -3,8 +3,8 @@
     python -m diffcurr.main --config=configs/cifar10.py --config.dataset.data_dir=DATA_DIR
 
 Data: TFDS `cifar10` (170 MB), fetched and prepared at the first run; without a network, put cifar-10-binary.tar.gz
-into DATA_DIR/downloads/manual. A step is some 6.5 TFLOP (6 x 32.9 M parameters x 256 tokens x 128 images), so the
-whole run is some 5 EFLOP: days of one accelerator, and not for a CPU.
+into DATA_DIR/downloads/manual. A step is some 6.4 TFLOP (6 x 32.5 M parameters x 256 tokens x 128 images), so the
+whole run is some 5.1 EFLOP: 14 hours at a sustained 100 TFLOP/s, and not for a CPU. It has not been run in full.
 
 Where the settings come from: batch 128, 800 k steps, learning rate 2e-4 with 5 k steps of warm-up, gradient clipping
 at 1, EMA 0.9999, flips and the linear schedule with epsilon-prediction are Ho et al. 2020's for CIFAR-10; the network

@@ -30,12 +30,12 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     """Writes samples of the averaged weights to samples.npz and samples.png. Returns the exit code."""
     experiment = experiment_lib.from_config(config)
     workdir = epath.Path(workdir)
-    if not (workdir / "checkpoints").exists():
-        raise UserError(f"workdir {workdir} holds no checkpoint: train first, or name another with --workdir")
-    check_config(workdir, config)
-    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    restored = checkpoints.restore(experiment.compiled.abstract_state)
-    checkpoints.close()
+    restored = None
+    if (workdir / "checkpoints").exists():
+        check_config(workdir, config)
+        checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+        restored = checkpoints.restore(experiment.compiled.abstract_state)
+        checkpoints.close()
     if restored is None:
         raise UserError(f"workdir {workdir} holds no checkpoint: train first, or name another with --workdir")
     state, _ = restored

@@ -101,10 +101,9 @@ def draw(
     def key(stream: str) -> PRNGKeyArray:
         return step_key(config.seed, stream, step, microbatch)
 
-    edges = jnp.asarray(config.edges, jnp.float32)
     batch = image_shape[0]
     return Draws(
-        u=masked_quantiles(key("noise level"), mask, edges, batch, stratified=config.stratified),
+        u=masked_quantiles(key("noise level"), mask, config.edges, batch, stratified=config.stratified),
         noise=jax.random.normal(key("noise"), image_shape, jnp.float32),
         drop_label=jax.random.bernoulli(key("label dropout"), config.class_dropout, (batch,)),
     )
@@ -142,8 +141,7 @@ def train_step(
         draws = draw(config, state.step, index, mask, part["image"].shape)
         value_and_grad = jax.value_and_grad(microbatch_loss, has_aux=True)
         (loss, losses), grads = value_and_grad(state.params, config, part, draws)
-        cluster = cluster_of(draws.u, jnp.asarray(config.edges, jnp.float32))
-        member = jax.nn.one_hot(cluster, num_clusters, dtype=jnp.float32)
+        member = jax.nn.one_hot(cluster_of(draws.u, config.edges), num_clusters, dtype=jnp.float32)
         # Not a matrix product: 0 x inf would spread a non-finite loss over every cluster.
         cluster_loss = jnp.sum(jnp.where(member > 0, losses[:, None], 0.0), axis=0)
         return grads, loss, cluster_loss, jnp.sum(member, axis=0)
