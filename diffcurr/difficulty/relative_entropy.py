@@ -9,6 +9,7 @@ A_ij = |x_i - x_j|^2, B_ij = eps_i . (x_i - x_j) and |x_j|^2. So two products of
 costs elementwise work and a sum over j. The term j = i is exact (A = B = 0).
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 # Above this bound on the divergence the two log-densities are summed apart; below, where their difference would drown
 # in rounding, the difference is summed as one.
 NEAR = 0.02
+EXPM1_LIMIT = 3.0
 
 
 class RelativeEntropy(NamedTuple):
@@ -55,6 +57,7 @@ def relative_entropy(
     num_samples: int,
     *,
     block_size: int = 512,
+    leave_one_out: bool = False,
 ) -> RelativeEntropy:
     """Monte Carlo estimate of D_KL(p_{t-1} || p_t) at every timestep, with the same samples at all of them.
 
@@ -71,6 +74,11 @@ def relative_entropy(
       alphas, sigmas: of the T timesteps from the least noise to the most, sigma > 0.
       num_samples: centres drawn from the data without replacement, one eps each; at least 8.
       block_size: data points taken at a time.
+      leave_one_out: take the sample's own centre x_i out of both mixtures. The value is then no divergence but
+        E[log q_s(x) - log q_t(x)] with q the mixture of the other points: how much better the less noisy mixture
+        predicts a point it has not seen. Negative where its kernels are narrower than the spacing of the points, that
+        is, where the divergence is that of a finite set of points and not of a density behind it; the two curves
+        meet where the points suffice.
 
     Raises:
       ValueError: for data that are not finite floating point, empty or constant, schedules that do not fit, or more
@@ -93,19 +101,21 @@ def relative_entropy(
     own_norm, own_centred_norm, own_eps = norm[index], centred_norm[index], jnp.sum(own * eps, axis=1)
     eps_norm, mean_eps = jnp.sum(jnp.square(eps), axis=1), eps @ mean
 
-    padding = -num_data % block_size
-    blocks = (
-        jnp.pad(centred, ((0, padding), (0, 0))).reshape(-1, block_size, dim),
-        jnp.pad(centred_norm, (0, padding)).reshape(-1, block_size),
-        jnp.pad(norm, (0, padding)).reshape(-1, block_size),
-        jnp.arange(num_data + padding).reshape(-1, block_size),
-    )
+    # Consecutive points go to different blocks: where the data are spread over devices, each holds its share of every
+    # block, and no point travels.
+    num_blocks = -(-num_data // block_size)
+
+    def in_blocks(v: Array) -> Array:
+        padded = jnp.pad(v, ((0, num_blocks * block_size - num_data), *((0, 0),) * (v.ndim - 1)))
+        return jnp.swapaxes(padded.reshape(block_size, num_blocks, *v.shape[1:]), 0, 1)
+
+    blocks = tuple(map(in_blocks, (centred, centred_norm, norm, 1 + jnp.arange(num_data))))
 
     def distances(block: tuple[Array, ...]) -> tuple[Array, Array]:
         """A and B for a block of j; own and padding components are infinitely far."""
-        points, points_norm, _, position = block
+        points, points_norm, _, number = block
         a = jnp.maximum(own_centred_norm[:, None] + points_norm - 2.0 * own @ points.T, 0.0)
-        absent = (position == index[:, None]) | (position >= num_data)
+        absent = (number == 1 + index[:, None]) | (number == 0)
         b = jnp.where(absent, 0.0, own_eps[:, None] - eps @ points.T)
         return jnp.where(absent, 1e30, a), b
 
@@ -118,53 +128,71 @@ def relative_entropy(
     )  # log of the own component's ratio, t over s: [pair, sample]
     upper_bound = dim * jnp.asarray(bound.volume, jnp.float32) + jnp.asarray(bound.norm, jnp.float32) * mean_norm
 
-    # The near form sums e^s and e^s expm1(ratio), the far form e^s and e^t. Exponents are relative to those of the own
-    # component, which are 0: it is the first summand, and the others are too small or too few to overflow.
+    # Sums over the other components: the near form's of e^s and e^s expm1(ratio), the far form's of e^s and e^t.
+    # Exponents are relative to the own component's, beside which the others are too small or too few to overflow;
+    # without it they would vanish at small t, so there they are relative to their maximum so far.
     near = upper_bound < NEAR
-    sums = (
-        jnp.ones_like(own_term),
-        jnp.where(near[:, None], jnp.expm1(jnp.minimum(own_term, 1.0)), 1.0),
-    )
+    if leave_one_out:  # nor may the ratios of the others be large, which alone carry weight then
+        near &= c.ratio_a * 2.0 * jnp.mean(centred_norm) < EXPM1_LIMIT / 2
     ones = jnp.ones(block_size, jnp.float32)
 
-    def add_block(sums: tuple[Array, Array], block: tuple[Array, ...]) -> tuple[tuple[Array, Array], None]:
+    def add(sum_: _Sum, exponent: Array) -> tuple[_Sum, Array]:
+        """The sum with a block's terms added, and those terms as scaled."""
+        # Products with a vector of ones: XLA then computes the exponentials once.
+        if not leave_one_out:
+            terms = jnp.exp(exponent)
+            return _Sum(sum_.peak, sum_.total + terms @ ones), terms
+        peak = jnp.maximum(sum_.peak, jnp.max(exponent, axis=1))
+        terms = jnp.exp(exponent - peak[:, None])
+        return _Sum(peak, sum_.total * jnp.exp(sum_.peak - peak) + terms @ ones), terms
+
+    def add_block(sums: tuple[_Sum, _Sum], block: tuple[Array, ...]) -> tuple[tuple[_Sum, _Sum], None]:
         (a, b), norm_j = distances(block), block[2]
 
-        def at_timestep(_: None, inputs: tuple) -> tuple[None, tuple[Array, Array]]:
+        def at_timestep(_: None, inputs: tuple) -> tuple[None, tuple[_Sum, _Sum]]:
             k, near, own_term, first, second = inputs
             shift_i, shift_j = k.ratio_n * own_norm, k.ratio_n * norm_j
 
-            # Products with a vector of ones: XLA then computes the exponentials once. What the two forms share is
-            # written in each: handed into a branch, it would be stored and read again.
-            def one_difference() -> tuple[Array, Array]:
-                e = jnp.exp(k.s_a * a + k.s_b * b)
+            # What the two forms share is written in each: handed into a branch, it would be stored and read again.
+            def one_difference() -> tuple[_Sum, _Sum]:
+                under_s, terms = add(first, k.s_a * a + k.s_b * b)
                 ratio = k.ratio_a * a + k.ratio_b * b - shift_j + (shift_i + own_term)[:, None]
-                return e @ ones, (e * _expm1_series(ratio)) @ ones
+                total = second.total * jnp.exp(second.peak - under_s.peak) + (terms * _expm1_series(ratio)) @ ones
+                return under_s, _Sum(under_s.peak, total)
 
-            def two_sums() -> tuple[Array, Array]:
-                under_s = jnp.exp(k.s_a * a + k.s_b * b)
-                under_t = jnp.exp(k.t_a * a + k.t_b * b - shift_j + shift_i[:, None])
-                return under_s @ ones, under_t @ ones
+            def two_sums() -> tuple[_Sum, _Sum]:
+                under_t = k.t_a * a + k.t_b * b - shift_j + shift_i[:, None]
+                return add(first, k.s_a * a + k.s_b * b)[0], add(second, under_t)[0]
 
-            more_first, more_second = jax.lax.cond(near, one_difference, two_sums)
-            return None, (first + more_first, second + more_second)
+            return None, jax.lax.cond(near, one_difference, two_sums)
 
         _, sums = jax.lax.scan(at_timestep, None, (c, near, own_term, *sums))
         return sums, None
 
-    (first, second), _ = jax.lax.scan(add_block, sums, blocks)
-    one = second / first  # the near form's r - 1
-    far_log_ratio = jnp.log(second) - jnp.log(first) + own_term
-    log_ratio = jnp.where(near[:, None], jnp.log1p(jnp.where(near[:, None], one, 0.0)), far_log_ratio)
-    excess = jnp.where(near[:, None], one, jnp.expm1(jnp.minimum(far_log_ratio, 80.0)))
+    nothing = _Sum(jnp.full_like(own_term, -jnp.inf if leave_one_out else 0.0), jnp.zeros_like(own_term))
+    (first, second), _ = jax.lax.scan(add_block, (nothing, nothing), blocks)
+
+    # Log of the ratio t over s at each sample, for the others alone and for all; the own exponents are 0.
+    log_first = first.peak + jnp.log(first.total)
+    log_second = second.peak + jnp.log(jnp.where(near[:, None], 1.0, second.total))
+    others_excess = jnp.where(near[:, None], second.total / jnp.maximum(first.total, 1e-30), 0.0)  # r - 1, near form
+    own_excess = jnp.expm1(jnp.minimum(own_term, 1.0))
+    near_excess = jax.nn.sigmoid(log_first) * others_excess + jax.nn.sigmoid(-log_first) * own_excess
+    far_log_ratio = jax.nn.softplus(log_second) - jax.nn.softplus(log_first) + own_term
+    log_ratio = jnp.where(near[:, None], jnp.log1p(near_excess), far_log_ratio)
+    excess = jnp.where(near[:, None], near_excess, jnp.expm1(jnp.minimum(far_log_ratio, 80.0)))
+    excess_minus_log = _excess_minus_log1p(excess, log_ratio)
+    if leave_one_out:
+        others = jnp.where(near[:, None], jnp.log1p(others_excess), log_second - log_first + own_term)
+        log_ratio, excess_minus_log = others, excess_minus_log + (log_ratio - others)
 
     controls = jnp.stack([eps_norm - dim, own_eps + mean_eps, own_norm - mean_norm], axis=1)
-    plain = _regress(-log_ratio, controls)
-    tamed = _regress(_excess_minus_log1p(excess, log_ratio), controls)
-    balance = _regress(excess, controls)
-    use_tamed = (jnp.abs(balance.value) <= 2.0 * balance.standard_error) & (tamed.standard_error < plain.standard_error)
-    value = jnp.where(use_tamed, tamed.value, plain.value)
-    return RelativeEntropy(value, jnp.where(use_tamed, tamed.standard_error, plain.standard_error), upper_bound)
+    plain, tamed, balance = (_regress(y, controls) for y in (-log_ratio, excess_minus_log, excess))
+    balanced = jnp.abs(balance.value) <= 2.0 * balance.standard_error
+    value, error = jax.tree.map(
+        functools.partial(jnp.where, balanced & (tamed.standard_error < plain.standard_error)), tamed, plain
+    )
+    return RelativeEntropy(value, error, upper_bound)
 
 
 class _Coefficients(NamedTuple):
@@ -196,6 +224,7 @@ def _coefficients(alphas: np.ndarray, sigmas: np.ndarray) -> tuple[_Coefficients
         raise ValueError(f"alphas and sigmas have shapes {alphas.shape} and {sigmas.shape}: give two equally long rows")
     if not (np.all(np.isfinite(alphas)) and np.all(np.isfinite(sigmas)) and np.all(sigmas > 0)):
         raise ValueError(f"sigmas must be above 0 and finite, but the least is {sigmas.min()}: leave out clean data")
+    alphas = np.maximum(alphas, 1e-9)  # at 0 an infinitely far component would look like any other
     (a_s, a_t), (s_s, s_t) = (alphas[:-1], alphas[1:]), (sigmas[:-1], sigmas[1:])
     shrink = (s_t**2 - s_s**2) / s_t**2  # 1 - sigma_s^2 / sigma_t^2
     volume = 0.5 * (shrink + np.log1p(-shrink))
@@ -231,12 +260,13 @@ def _check(data: Array, num_samples: int) -> None:
 
 
 def _expm1_series(x: Array) -> Array:
-    """expm1 for |x| <= 1, to 3e-6 relative there and to float32 rounding for |x| <= 1/2; cheaper than the exact one."""
-    x = jnp.clip(x, -1.5, 1.5)  # what lies outside carries no weight where this is used
+    """expm1 for |x| <= EXPM1_LIMIT to float32 rounding, by its series at x / 2; cheaper than the exact one."""
+    x = jnp.clip(x, -EXPM1_LIMIT, EXPM1_LIMIT) / 2  # what lies outside carries no weight where this is used
     result = jnp.full_like(x, 1 / 40320)
     for factor in (1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0):
         result = result * x + factor
-    return result * x
+    result = result * x
+    return result * (result + 2.0)  # expm1(2 x) = expm1(x) (expm1(x) + 2)
 
 
 def _excess_minus_log1p(excess: Array, log_ratio: Array) -> Array:
@@ -249,6 +279,13 @@ def _excess_minus_log1p(excess: Array, log_ratio: Array) -> Array:
 class _Estimate(NamedTuple):
     value: Array
     standard_error: Array
+
+
+class _Sum(NamedTuple):
+    """total x exp(peak): a sum of exponentials that neither overflows nor vanishes."""
+
+    peak: Array
+    total: Array
 
 
 def _regress(y: Float[Array, "pair sample"], controls: Float[Array, "sample control"]) -> _Estimate:
