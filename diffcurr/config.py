@@ -19,6 +19,7 @@ FREE_KEYS = (
     "sampling",
     "dataset.data_dir",
     "dataset.threads",
+    "analysis.convergence",
 )
 
 
@@ -41,6 +42,7 @@ def outline() -> ConfigDict:
                 "clusters": 20,
                 "clustering": "uniform",
                 "edges": (),
+                "entropy_power": 1.0,
                 "pacing": "patience",
                 "patience": 200,
                 "steps_per_stage": (1000,),
@@ -64,6 +66,18 @@ def outline() -> ConfigDict:
             "ema": {"decay": 0.9999},
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
             "sampling": {"solver": "ddim", "steps": 50, "eta": 0.0, "guidance": 1.0, "samples": 64, "clip": 1.0},
+            "analysis": {
+                "images": 60_000,
+                "samples": 1000,
+                "convergence": {
+                    "intervals": 10,
+                    "seeds": 5,
+                    "steps": 500,
+                    "batch_size": 64,
+                    "evaluate_every": 10,
+                    "share": 0.9,
+                },
+            },
             "log_every": 100,
             "checkpoint_every": 1000,
             "sample_every": 1000,
@@ -91,9 +105,11 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys, FREE_KEYS aside, whose values differ between two configs: {key: (old, new)}.
 
-    `steps` is free too where the learning rate does not depend on it: a run may be made longer.
+    `steps` is free too where the learning rate does not depend on it: a run may be made longer. So is `analysis`
+    where no cluster depends on it.
     """
     free = FREE_KEYS + (("steps",) if new.get("optimizer", {}).get("schedule") == "constant" else ())
+    free += () if new.get("curriculum", {}).get("clustering") == "relative_entropy" else ("analysis",)
     before, after = flatten(old), flatten(new)
     keys = [k for k in sorted(before | after) if not any(k == f or k.startswith(f + ".") for f in free)]
     return {k: (before.get(k), after.get(k)) for k in keys if before.get(k) != after.get(k)}

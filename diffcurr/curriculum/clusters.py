@@ -69,19 +69,25 @@ def by_log_snr(log_snr: Float[np.ndarray, " timestep"], n: int) -> Float[np.ndar
 
 
 def by_relative_entropy(
-    curve: Float[np.ndarray | Array, " pair"], n: int, min_width: float | None = None
+    curve: Float[np.ndarray | Array, " pair"], n: int, min_width: float | None = None, power: float = 1.0
 ) -> Float[np.ndarray, "{n}+1"]:
     """Clusters that hold equal shares of the cumulative relative entropy of consecutive marginals.
+
+    The curve falls by many orders of magnitude, so equal shares of it crowd into the least noise, more the finer the
+    timesteps are: a divergence grows with the square of a step. Its square root grows with the step itself;
+    sqrt(2 D_KL) is the length of the step in the Fisher-Rao metric. So with `power` 1/2 each cluster is an equally
+    long piece of the path from data to noise, however finely that is cut.
 
     Args:
       curve: D_KL(p_{t-1} || p_t) at timesteps t = 1..T-1 of T equally likely ones, in nats; counted to timestep t,
         which covers the quantiles [t / T, (t + 1) / T).
       n: number of clusters, 1 <= n <= T.
-      min_width: least width of a cluster in u, at most 1 / n; a quarter of 1 / n if None. The curve falls by many
-        orders of magnitude, so without a floor nearly all clusters would crowd into the least noise.
+      min_width: least width of a cluster in u, at most 1 / n; a quarter of 1 / n if None.
+      power: the curve is raised to it first; above 0.
 
     Raises:
-      ValueError: if n or min_width is out of range, or the curve is not finite, has negative values or none above 0.
+      ValueError: if n, min_width or power is out of range, or the curve is not finite, has negative values or none
+        above 0.
     """
     mass = np.asarray(curve, np.float64)
     num_timesteps = len(mass) + 1
@@ -92,6 +98,9 @@ def by_relative_entropy(
         raise ValueError(f"min_width = {width}: must be above 0 and at most 1 / n = {1 / n}")
     if not np.all(np.isfinite(mass)) or np.any(mass < 0) or not np.any(mass > 0):
         raise ValueError("the curve must be finite, nowhere negative and somewhere above 0")
+    if not power > 0:
+        raise ValueError(f"power = {power}: must be above 0")
+    mass = mass**power
     cumulative = np.concatenate([[0.0, 0.0], np.cumsum(mass)]) / np.sum(mass)
     edges = np.interp(np.arange(n + 1) / n, cumulative, np.arange(num_timesteps + 1) / num_timesteps)
     edges[0], edges[-1] = 0.0, 1.0

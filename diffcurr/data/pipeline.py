@@ -49,6 +49,13 @@ def make_iterator(dataset: grain.MapDataset, *, threads: int = 2, prefetch: int 
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))
 
 
+def load(source: Source, info: DatasetInfo, number: int, seed: int) -> Batch:
+    """`number` examples, or all if there are fewer, as one batch in memory; which ones depends on the seed alone."""
+    dataset = grain.MapDataset.source(source).seed(seed).shuffle()[:number].batch(256)
+    parts = list(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)))
+    return to_model_range({key: np.concatenate([p[key] for p in parts]) for key in ("image", "label")}, info.max_value)
+
+
 def to_model_range(batch: Batch, max_value: float) -> Batch:
     """Scales pixels from [0, max_value] to [-1, 1] and keeps what training uses."""
     images: Float[np.ndarray, "..."] = np.asarray(batch["image"], np.float32)

@@ -10,6 +10,7 @@ costs elementwise work and a sum over j. The term j = i is exact (A = B = 0).
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 # in rounding, the difference is summed as one.
 NEAR = 0.02
 EXPM1_LIMIT = 3.0
+# Below this bound the mass of r = p_t / p_s is where the samples are, so that r - 1, of mean 0, may serve as a control.
+EXCESS_SEEN = 0.5
 
 
 class RelativeEntropy(NamedTuple):
@@ -32,21 +35,30 @@ class RelativeEntropy(NamedTuple):
       upper_bound: mean over i of KL(N(alpha_s x_i, sigma_s^2) || N(alpha_t x_i, sigma_t^2)), by joint convexity.
     """
 
-    value: Float[Array, " pair"]
-    standard_error: Float[Array, " pair"]
-    upper_bound: Float[Array, " pair"]
+    value: Float[Array | np.ndarray, " pair"]
+    standard_error: Float[Array | np.ndarray, " pair"]
+    upper_bound: Float[Array | np.ndarray, " pair"]
 
 
 def gaussian_relative_entropy(
-    eigenvalues: Float[np.ndarray, " dimension"], alphas: Float[np.ndarray, " t"], sigmas: Float[np.ndarray, " t"]
+    eigenvalues: Float[np.ndarray, " dimension"],
+    alphas: Float[np.ndarray, " t"],
+    sigmas: Float[np.ndarray, " t"],
+    mean: Float[np.ndarray, " dimension"] | None = None,
 ) -> Float[np.ndarray, " t-1"]:
-    """The same for zero-mean Gaussian data with these covariance eigenvalues: exact, float64.
+    """The same for Gaussian data with these covariance eigenvalues: exact, float64.
 
-    With v_t = alpha_t^2 lambda + sigma_t^2 and r = v_s / v_t it is 1/2 sum (r - 1 - log r).
+    With v_t = alpha_t^2 lambda + sigma_t^2, r = v_s / v_t and mean m it is
+    1/2 sum (r - 1 - log r + (alpha_s - alpha_t)^2 m^2 / v_t).
+
+    Args:
+      mean: of the data, in the basis of the eigenvectors; zero if None.
     """
-    variance = np.square(alphas)[:, None] * np.asarray(eigenvalues, np.float64) + np.square(sigmas)[:, None]
+    alphas, sigmas = np.asarray(alphas, np.float64)[:, None], np.asarray(sigmas, np.float64)[:, None]
+    variance = np.square(alphas) * np.asarray(eigenvalues, np.float64) + np.square(sigmas)
     excess = (variance[:-1] - variance[1:]) / variance[1:]  # r - 1, without the rounding of r
-    return 0.5 * np.sum(excess - np.log1p(excess), axis=1)
+    shift = 0.0 if mean is None else np.square(np.diff(alphas, axis=0) * mean) / variance[1:]
+    return 0.5 * np.sum(excess - np.log1p(excess) + shift, axis=1)
 
 
 def relative_entropy(
@@ -58,16 +70,17 @@ def relative_entropy(
     *,
     block_size: int = 512,
     leave_one_out: bool = False,
+    report: Callable[[int, int], None] | None = None,
 ) -> RelativeEntropy:
     """Monte Carlo estimate of D_KL(p_{t-1} || p_t) at every timestep, with the same samples at all of them.
 
     Pure and jit-able in `data` and `key`; `alphas` and `sigmas` are constants, since the coefficients are formed from
     them in float64. Memory is about `num_samples` x (2 `block_size` + 10 T) floats beside the data.
 
-    Two devices tame the variance. What depends on the sample's own eps and x_i alone has a known mean and is regressed
-    out (control variates): at small t, where only the own component counts, that is all of it. At large t the ratio
-    r = p_t / p_s has mean 1, so (r - 1) - log r has the same mean as -log r and a far smaller spread; it is used where
-    the sample mean of r is 1 within its error, since where the divergence is large no sample sees the mass of r.
+    What has a known mean is regressed out of -log r, r = p_t / p_s (control variates): functions of the sample's own
+    eps and x_i, which are all there is to it at small t, where only the own component counts; and r - 1, whose mean is
+    0 and which is all but a small part of it at large t. The latter is used where the divergence is at most 0.5 and the
+    sample mean of r is 1 within its error: where the divergence is large, no sample sees the mass of r.
 
     Args:
       data: floating point, any shape after the first axis.
@@ -79,6 +92,8 @@ def relative_entropy(
         predicts a point it has not seen. Negative where its kernels are narrower than the spacing of the points, that
         is, where the divergence is that of a finite set of points and not of a density behind it; the two curves
         meet where the points suffice.
+
+      report: called from the running program with (blocks done, blocks in all).
 
     Raises:
       ValueError: for data that are not finite floating point, empty or constant, schedules that do not fit, or more
@@ -167,6 +182,8 @@ def relative_entropy(
             return None, jax.lax.cond(near, one_difference, two_sums)
 
         _, sums = jax.lax.scan(at_timestep, None, (c, near, own_term, *sums))
+        if report:
+            jax.debug.callback(report, block[3][0], num_blocks)  # block n begins with point n
         return sums, None
 
     nothing = _Sum(jnp.full_like(own_term, -jnp.inf if leave_one_out else 0.0), jnp.zeros_like(own_term))
@@ -181,18 +198,21 @@ def relative_entropy(
     far_log_ratio = jax.nn.softplus(log_second) - jax.nn.softplus(log_first) + own_term
     log_ratio = jnp.where(near[:, None], jnp.log1p(near_excess), far_log_ratio)
     excess = jnp.where(near[:, None], near_excess, jnp.expm1(jnp.minimum(far_log_ratio, 80.0)))
-    excess_minus_log = _excess_minus_log1p(excess, log_ratio)
+    tamed = _excess_minus_log1p(excess, log_ratio)
     if leave_one_out:
         others = jnp.where(near[:, None], jnp.log1p(others_excess), log_second - log_first + own_term)
-        log_ratio, excess_minus_log = others, excess_minus_log + (log_ratio - others)
+        log_ratio, tamed = others, tamed + (log_ratio - others)
 
     controls = jnp.stack([eps_norm - dim, own_eps + mean_eps, own_norm - mean_norm], axis=1)
-    plain, tamed, balance = (_regress(y, controls) for y in (-log_ratio, excess_minus_log, excess))
-    balanced = jnp.abs(balance.value) <= 2.0 * balance.standard_error
-    value, error = jax.tree.map(
-        functools.partial(jnp.where, balanced & (tamed.standard_error < plain.standard_error)), tamed, plain
+    regress = functools.partial(_regress, controls=controls)
+    balance = regress(excess)
+    use_excess = (upper_bound < EXCESS_SEEN) & (jnp.abs(balance.value) <= 4.0 * balance.standard_error)
+    further, plain = _regress_further(regress(tamed), balance), regress(-log_ratio)
+    return RelativeEntropy(
+        value=jnp.where(use_excess, further.value, plain.value),
+        standard_error=jnp.where(use_excess, further.standard_error, plain.standard_error),
+        upper_bound=upper_bound,
     )
-    return RelativeEntropy(value, error, upper_bound)
 
 
 class _Coefficients(NamedTuple):
@@ -276,16 +296,24 @@ def _excess_minus_log1p(excess: Array, log_ratio: Array) -> Array:
     return jnp.where(jnp.abs(excess) < 0.05, series, excess - log_ratio)
 
 
-class _Estimate(NamedTuple):
-    value: Array
-    standard_error: Array
-
-
 class _Sum(NamedTuple):
     """total x exp(peak): a sum of exponentials that neither overflows nor vanishes."""
 
     peak: Array
     total: Array
+
+
+class _Estimate(NamedTuple):
+    value: Array
+    standard_error: Array
+    residual: Array
+    leverage: Array
+    degrees: int
+
+
+def _estimate(value: Array, residual: Array, leverage: Array, degrees: int) -> _Estimate:
+    variance = jnp.sum(jnp.square(residual), axis=1) / degrees
+    return _Estimate(value, jnp.sqrt(variance * leverage), residual, leverage, degrees)
 
 
 def _regress(y: Float[Array, "pair sample"], controls: Float[Array, "sample control"]) -> _Estimate:
@@ -294,6 +322,14 @@ def _regress(y: Float[Array, "pair sample"], controls: Float[Array, "sample cont
     design = jnp.concatenate([jnp.ones_like(scaled[:, :1]), scaled], axis=1)
     inverse = jnp.linalg.pinv(design)
     fit = y @ inverse.T  # [pair, coefficient]
-    residual = y - fit @ design.T
-    variance = jnp.sum(jnp.square(residual), axis=1) / (y.shape[1] - design.shape[1])
-    return _Estimate(fit[:, 0], jnp.sqrt(variance * jnp.sum(jnp.square(inverse[0]))))
+    leverage = jnp.sum(jnp.square(inverse[0]))
+    return _estimate(fit[:, 0], y - fit @ design.T, leverage, y.shape[1] - design.shape[1])
+
+
+def _regress_further(y: _Estimate, control: _Estimate) -> _Estimate:
+    """The same with one more zero-mean control, another at each pair, regressed on the same controls before."""
+    square = jnp.maximum(jnp.sum(jnp.square(control.residual), axis=1), 1e-30)
+    slope = jnp.sum(y.residual * control.residual, axis=1) / square
+    residual = y.residual - slope[:, None] * control.residual
+    leverage = y.leverage + jnp.square(control.value) / square
+    return _estimate(y.value - slope * control.value, residual, leverage, y.degrees - 1)

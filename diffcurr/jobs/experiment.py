@@ -28,12 +28,15 @@ from diffcurr.training.randomness import stream_key
 from diffcurr.training.state import TrainState, init_state, split_network
 from diffcurr.training.step import CompiledStep, StepConfig, compile_step
 
-CLUSTERINGS = ("uniform", "log_snr", "edges")
+CLUSTERINGS = ("uniform", "log_snr", "relative_entropy", "edges")
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The parts that a config names. Made by `from_config`; holds no array of parameters."""
+    """The parts that a config names. Made by `from_config`; holds no array of parameters.
+
+    `edges` are None where they follow from a curve that has yet to be measured (`jobs.curve.with_clusters`).
+    """
 
     config: ConfigDict
     dataset: DatasetInfo
@@ -42,7 +45,7 @@ class Experiment:
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
     pacing: PacingConfig
-    edges: Float[np.ndarray, " edge"]
+    edges: Float[np.ndarray, " edge"] | None
     mesh: Mesh
 
     @property
@@ -58,6 +61,8 @@ class Experiment:
     @functools.cached_property
     def step_config(self) -> StepConfig:
         """What the train step is compiled for."""
+        if self.edges is None:
+            raise ValueError("the clusters follow from a curve that has not been measured: see jobs.curve")
         return StepConfig(
             graph=self.abstract_network[0],
             process=self.process,
@@ -129,6 +134,7 @@ def from_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None)
             f"{-(-config.batch_size // parts) * parts}"
         )
     _check_sampling(config, process)
+    _check_analysis(config)
 
     make_network = _build(
         "network",
@@ -158,7 +164,7 @@ def from_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None)
     return experiment
 
 
-def _curriculum(config: ConfigDict, process: Process) -> tuple[PacingConfig, Float[np.ndarray, " edge"]]:
+def _curriculum(config: ConfigDict, process: Process) -> tuple[PacingConfig, Float[np.ndarray, " edge"] | None]:
     settings = config.curriculum
     names = {field.name for field in dataclasses.fields(PacingConfig)} - {"seed"}
     lengths = settings.steps_per_stage
@@ -169,6 +175,9 @@ def _curriculum(config: ConfigDict, process: Process) -> tuple[PacingConfig, Flo
     )
     if settings.clusters > process.num_levels:
         raise ValueError(f"clusters = {settings.clusters}: the process has only {process.num_levels} noise levels")
+    if not settings.entropy_power > 0:
+        raise ValueError(f"entropy_power = {settings.entropy_power}: must be above 0")
+    edges: Float[np.ndarray, " edge"] | None = None
     if settings.clustering == "uniform":
         edges = clusters.uniform(settings.clusters)
     elif settings.clustering == "log_snr":
@@ -179,7 +188,7 @@ def _curriculum(config: ConfigDict, process: Process) -> tuple[PacingConfig, Flo
             raise ValueError(
                 f"edges = {settings.edges}: clusters = {settings.clusters} needs {settings.clusters + 1} edges"
             )
-    else:
+    elif settings.clustering != "relative_entropy":
         raise ValueError(f"clustering = {settings.clustering!r}: choose one of {', '.join(CLUSTERINGS)}")
     if settings.edges and settings.clustering != "edges":
         raise ValueError(f"edges = {settings.edges}: used only with clustering = 'edges', not {settings.clustering!r}")
@@ -200,6 +209,24 @@ def _check_sampling(config: ConfigDict, process: Process) -> None:
         if settings.guidance != 1.0 and config.class_dropout == 0.0:
             raise ValueError(f"guidance = {settings.guidance}: needs class_dropout above 0, to learn what no class is")
         process.sampling_levels(settings.steps)
+
+
+def _check_analysis(config: ConfigDict) -> None:
+    settings, convergence = config.analysis, config.analysis.convergence
+    with concerning("analysis"):
+        for name in ("images", "samples"):
+            if settings[name] < 8:
+                raise ValueError(f"{name} = {settings[name]}: must be at least 8")
+        for name in ("intervals", "seeds", "steps", "batch_size", "evaluate_every"):
+            if convergence[name] < 1:
+                raise ValueError(f"convergence.{name} = {convergence[name]}: must be at least 1")
+        if convergence.steps % convergence.evaluate_every:
+            raise ValueError(
+                f"convergence.steps = {convergence.steps}: must be a multiple of evaluate_every = "
+                f"{convergence.evaluate_every}"
+            )
+        if not 0.0 < convergence.share < 1.0:
+            raise ValueError(f"convergence.share = {convergence.share}: must lie between 0 and 1")
 
 
 def _check_outline(config: ConfigDict) -> None:

@@ -13,10 +13,12 @@ from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
 from diffcurr.errors import UserError
+from diffcurr.jobs import curve
 from diffcurr.jobs import experiment as experiment_lib
 from diffcurr.jobs.experiment import Experiment
 from diffcurr.jobs.workdir import check_config
 from diffcurr.metrics import figures
+from diffcurr.metrics.progress import Line
 from diffcurr.sampling import solvers
 from diffcurr.sampling.guidance import guided_denoiser
 from diffcurr.training import sharding
@@ -33,6 +35,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     restored = None
     if (workdir / "checkpoints").exists():
         check_config(workdir, config)
+        experiment = curve.with_clusters(experiment, workdir, Line())
         checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
         restored = checkpoints.restore(experiment.compiled.abstract_state)
         checkpoints.close()

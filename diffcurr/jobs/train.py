@@ -11,12 +11,13 @@ from ml_collections import ConfigDict
 from diffcurr import config as config_lib
 from diffcurr.data import pipeline, sources
 from diffcurr.errors import UserError
+from diffcurr.jobs import curve
 from diffcurr.jobs import experiment as experiment_lib
 from diffcurr.jobs import sample as sample_job
 from diffcurr.jobs.experiment import Experiment
 from diffcurr.jobs.workdir import Workdir
 from diffcurr.metrics import figures
-from diffcurr.metrics.progress import Clock, Progress, duration
+from diffcurr.metrics.progress import Clock, Line, Progress, duration
 from diffcurr.metrics.writers import MetricWriter, read_rows
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.interval import Interval
@@ -30,6 +31,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     experiment = experiment_lib.from_config(config)
     source = sources.open_source(experiment.dataset, config.dataset.split, config.dataset.data_dir)
     with Workdir(workdir, config) as folder, Termination() as termination:
+        experiment = curve.with_clusters(experiment, folder.path, Line())
         checkpoints = Checkpoints(folder.path / "checkpoints")
         try:
             return _train(experiment, source, folder.path, checkpoints, termination)
@@ -156,4 +158,4 @@ def _due(step: int, every: int) -> bool:
 
 
 def _draw_curriculum(workdir: epath.Path, experiment: Experiment) -> None:
-    figures.save_curriculum(workdir / "curriculum.png", read_rows(workdir), experiment.edges)
+    figures.save_curriculum(workdir / "curriculum.png", read_rows(workdir), experiment.step_config.edges)

@@ -1,8 +1,9 @@
-"""Pictures: grids of images, and the loss of each cluster under the stage line.
+"""Pictures: grids of images, the loss of each cluster under the stage line, and how hard each noise level is.
 
 Figures are made without pyplot, which is not safe outside the main thread.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
@@ -13,6 +14,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from diffcurr import atomic_file
+from diffcurr.difficulty.convergence import Convergence, normalised, steps_to_share
+from diffcurr.difficulty.relative_entropy import RelativeEntropy
+from diffcurr.metrics.intervals import Interval, mean_interval
 
 
 def save_grid(path: epath.PathLike, images: Float[np.ndarray, "n height width channel"], columns: int = 0) -> None:
@@ -71,5 +75,84 @@ def save_curriculum(path: epath.PathLike, rows: list[dict[str, Any]], edges: Flo
     mesh = lower.pcolormesh(starts, edges, np.ma.masked_invalid(shown), norm=norm, cmap=colours, rasterized=True)
     lower.set(xlabel="step", ylabel="noise level u\n(0 clean, hard; 1 noise, easy)", ylim=(0, 1))
     figure.colorbar(mesh, ax=lower, label="mean loss (grey: not trained)", extend="both")
+    save_figure(path, figure)
+
+
+def draw_relative_entropy(
+    u: Float[np.ndarray, " pair"],
+    mixture: RelativeEntropy,
+    left_out: RelativeEntropy,
+    gaussian: Float[np.ndarray, " pair"],
+    edges: Mapping[str, Float[np.ndarray, " edge"]],
+) -> Figure:
+    """The curves of one data set on a log scale, over u and over log u, above the clusters that each rule suggests.
+
+    Args:
+      u: noise level of each pair of timesteps.
+      mixture, left_out: with all components, and without the sample's own; two standard errors are shaded.
+      gaussian: of a Gaussian with the data's mean and covariance.
+      edges: of the clusters, by the name of the rule.
+    """
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    axes = figure.subplots(2, 2, sharex="col", sharey="row", height_ratios=(4, 1))
+    positive = np.where(left_out.value > 0, left_out.value, np.nan)
+    for upper, lower in axes.T:
+        upper.plot(u, mixture.upper_bound, color="0.6", linestyle=":", label="upper bound (own component alone)")
+        upper.plot(u, mixture.value, color="tab:blue", label="the data set: mixture of its points")
+        spread = 2 * mixture.standard_error
+        low = np.maximum(mixture.value - spread, mixture.value / 10)
+        upper.fill_between(u, low, mixture.value + spread, color="tab:blue", alpha=0.25, linewidth=0)
+        upper.plot(u, positive, color="tab:green", label="leave-one-out")
+        upper.plot(
+            u, -left_out.value, color="tab:green", linestyle="--", label="leave-one-out, where negative: its size"
+        )
+        upper.plot(u, gaussian, color="tab:orange", label="Gaussian of the same mean and covariance")
+        upper.set_yscale("log")
+        upper.grid(alpha=0.3)
+        for row, (colour, positions) in enumerate(zip(("tab:blue", "tab:purple", "0.3"), edges.values(), strict=False)):
+            lower.vlines(positions, row - 0.4, row + 0.4, color=colour)
+        lower.set(xlabel="noise level u (0 clean, 1 noise)", yticks=range(len(edges)), yticklabels=list(edges))
+    axes[0, 0].set(ylabel="$D_{KL}(p_{t-1}\\,\\|\\,p_t)$ in nats", xlim=(0, 1))
+    axes[0, 1].set_xscale("log")
+    axes[0, 1].set_xlim(u[0], 1)
+    axes[0, 0].legend(fontsize="small")
+    return figure
+
+
+def draw_convergence(convergence: Convergence, edges: Float[np.ndarray, " edge"], share: float) -> Figure:
+    """Normalised losses of networks that see one interval each, and the steps to `share` of their improvement.
+
+    Lines are means over seeds; bands and bars are their 95 % intervals.
+    """
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    num_intervals = len(edges) - 1
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, num_intervals))
+
+    def interval_of(values: Float[np.ndarray, "seed *rest"]) -> Interval:
+        # Of one seed there is no spread to show.
+        return mean_interval(values) if len(values) > 1 else Interval(*[values[0]] * 3)
+
+    curves = interval_of(normalised(convergence.loss))
+    steps = convergence.steps
+    for k in range(num_intervals):
+        label = f"u in [{edges[k]:.3g}, {edges[k + 1]:.3g})"
+        left.plot(steps[1:], curves.mean[k, 1:], color=colours[k], label=label)
+        left.fill_between(steps[1:], curves.low[k, 1:], curves.high[k, 1:], color=colours[k], alpha=0.2, linewidth=0)
+    left.axhline(1 - share, color="0.5", linestyle=":")
+    left.set(xscale="log", ylim=(-0.02, 1.0), xlabel="step", ylabel="loss (1 at the start, 0 at the end)")
+    left.legend(fontsize="small", title="trained on")
+    needed = interval_of(steps_to_share(convergence, share))
+    middle = (edges[:-1] + edges[1:]) / 2
+    right.errorbar(middle, needed.mean, (needed.mean - needed.low, needed.high - needed.mean), color="0.4", capsize=3)
+    right.scatter(middle, needed.mean, color=colours, zorder=3)
+    right.set(xlabel="noise level u (0 clean, 1 noise)", ylabel=f"steps to {share:.0%} of the improvement", xlim=(0, 1))
+    right.set_ylim(bottom=0)
+    right.grid(alpha=0.3)
+    return figure
+
+
+def save_figure(path: epath.PathLike, figure: Figure) -> None:
+    """Writes a figure as a PNG."""
     with atomic_file.replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)

@@ -41,14 +41,63 @@ class Clock:
         self._left_out += time.perf_counter() - began
 
 
-class Progress:
-    """Prints one line a report; on a terminal each replaces the one before."""
+class Line:
+    """The last line of the output; on a terminal each showing replaces the one before."""
 
-    def __init__(self, total_steps: int):
-        self._total = total_steps
+    def __init__(self) -> None:
         self._stream = sys.stdout
         self._terminal = self._stream.isatty()
         self._open_line = False
+
+    def show(self, text: str, share: float) -> None:
+        """Shows how far something is: `share` of it is done."""
+        if self._terminal:
+            filled = round(10 * share)
+            text = f"[{'█' * filled}{'·' * (10 - filled)}] {text}"
+            text = "\r\x1b[K" + text[: shutil.get_terminal_size().columns - 1]  # a wrapped line cannot be replaced
+        self._stream.write(text + ("" if self._terminal else "\n"))
+        self._stream.flush()
+        self._open_line = self._terminal
+
+    def say(self, text: str) -> None:
+        """Prints a line of its own."""
+        self._stream.write(("\n" if self._open_line else "") + text + "\n")
+        self._stream.flush()
+        self._open_line = False
+
+
+class Countdown:
+    """Shows what share of a task is done, its rate and the time left; at most once every few seconds, and at the end.
+
+    Time is counted from the first report on, so that what was compiled before is left out.
+    """
+
+    def __init__(self, line: Line, what: str, seconds_between: float = 2.0):
+        self._line, self._what, self._seconds_between = line, what, seconds_between
+        self._first: tuple[float, int] | None = None
+        self._shown = -float("inf")
+
+    def __call__(self, done: int, total: int) -> None:
+        done, now = int(done), time.perf_counter()
+        if self._first is None:
+            self._first = now, done
+        if now - self._shown < self._seconds_between and done < total:
+            return
+        self._shown = now
+        began, already = self._first
+        text = f"{self._what}: {done / total:.0%}"
+        if done > already and done < total:
+            rate = (done - already) / (now - began)
+            text += f", {rate:.3g} of {total:,} a second, {duration((total - done) / rate)} left"
+        self._line.show(text, done / total)
+
+
+class Progress(Line):
+    """The line of a training run."""
+
+    def __init__(self, total_steps: int):
+        super().__init__()
+        self._total = total_steps
 
     def report(self, step: int, values: dict[str, Any]) -> None:
         """Shows the values of one logged interval, whose last step is `step`."""
@@ -58,19 +107,7 @@ class Progress:
             f"{values['images_per_second']:,.0f} images/s  waiting for data {values['data_wait']:.1%}  "
             f"{duration(left)} left"
         )
-        if self._terminal:
-            filled = round(10 * step / self._total)
-            line = f"[{'█' * filled}{'·' * (10 - filled)}] {line}"
-            line = "\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1]  # a wrapped line cannot be replaced
-        self._stream.write(line + ("" if self._terminal else "\n"))
-        self._stream.flush()
-        self._open_line = self._terminal
-
-    def say(self, text: str) -> None:
-        """Prints a line of its own."""
-        self._stream.write(("\n" if self._open_line else "") + text + "\n")
-        self._stream.flush()
-        self._open_line = False
+        self.show(line, step / self._total)
 
 
 def duration(seconds: float | int) -> str:

@@ -26,8 +26,10 @@ class Process(abc.ABC):
         """(alpha(u), sigma(u))."""
 
     @abc.abstractmethod
-    def log_snr(self, u: Float[np.ndarray, " level"]) -> Float[np.ndarray, " level"]:
-        """log(alpha(u)^2 / sigma(u)^2), in float64 on the host."""
+    def exact_alpha_sigma(
+        self, u: Float[np.ndarray, " level"]
+    ) -> tuple[Float[np.ndarray, " level"], Float[np.ndarray, " level"]]:
+        """The same in float64 on the host, for what is computed before training."""
 
     @abc.abstractmethod
     def loss(
@@ -48,6 +50,11 @@ class Process(abc.ABC):
     @abc.abstractmethod
     def sampling_levels(self, steps: int) -> Float[np.ndarray, " step"]:
         """The u of each network evaluation of a sampler, from the noisiest to the cleanest."""
+
+    def log_snr(self, u: Float[np.ndarray, " level"]) -> Float[np.ndarray, " level"]:
+        """log(alpha(u)^2 / sigma(u)^2), in float64 on the host."""
+        alpha, sigma = self.exact_alpha_sigma(u)
+        return 2.0 * (np.log(alpha) - np.log(sigma))
 
     @property
     def learns_variance(self) -> bool:

@@ -67,9 +67,11 @@ class DDPM(base.Process):
         sigmas = jnp.asarray(np.sqrt(1.0 - self.alphas_cumprod), jnp.float32)
         return alphas[t], sigmas[t]
 
-    def log_snr(self, u: Float[np.ndarray, " level"]) -> Float[np.ndarray, " level"]:
+    def exact_alpha_sigma(
+        self, u: Float[np.ndarray, " level"]
+    ) -> tuple[Float[np.ndarray, " level"], Float[np.ndarray, " level"]]:
         a = self.alphas_cumprod[np.floor(u * self.num_timesteps).astype(np.int64)]
-        return np.log(a) - np.log1p(-a)
+        return np.sqrt(a), np.sqrt(1.0 - a)
 
     def loss(
         self,

@@ -53,7 +53,7 @@ class StepConfig:
     learning_rate: optax.Schedule
     pacing: PacingConfig
     edges: Float[np.ndarray, " edge"]
-    seed: int = 0
+    seed: int | Int[Array, ""] = 0
     stratified: bool = False
     ema_decay: float = 0.999
     microbatches: int = 1
