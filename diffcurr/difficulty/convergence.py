@@ -105,9 +105,11 @@ def train_intervals(
     states = jax.jit(jax.vmap(init))(seed_array)
     advance_all = jax.jit(jax.vmap(advance), donate_argnums=1)
     evaluate_all = jax.jit(jax.vmap(evaluate))
-    losses = [jax.device_get(evaluate_all(seed_array, states))]
-    for done in range(evaluate_every, steps + 1, evaluate_every):
-        states = advance_all(seed_array, states)
+    evaluations = np.arange(0, steps + 1, evaluate_every)
+    losses: list[np.ndarray] = []
+    for done in evaluations:
+        if done:
+            states = advance_all(seed_array, states)
         losses.append(jax.device_get(evaluate_all(seed_array, states)))
         if not np.all(np.isfinite(losses[-1])):
             seed, interval = np.argwhere(~np.isfinite(losses[-1]))[0]
@@ -116,8 +118,8 @@ def train_intervals(
                 f"lower the learning rate"
             )
         if report:
-            report(done, steps)
-    return Convergence(np.arange(0, steps + 1, evaluate_every), np.stack(losses, axis=-1))
+            report(int(done), steps)
+    return Convergence(evaluations, np.stack(losses, axis=-1))
 
 
 def normalised(loss: Float[np.ndarray, "*model evaluation"]) -> Float[np.ndarray, "*model evaluation"]:

@@ -10,7 +10,6 @@ costs elementwise work and a sum over j. The term j = i is exact (A = B = 0).
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -70,7 +69,6 @@ def relative_entropy(
     *,
     block_size: int = 512,
     leave_one_out: bool = False,
-    report: Callable[[int, int], None] | None = None,
 ) -> RelativeEntropy:
     """Monte Carlo estimate of D_KL(p_{t-1} || p_t) at every timestep, with the same samples at all of them.
 
@@ -93,14 +91,25 @@ def relative_entropy(
         is, where the divergence is that of a finite set of points and not of a density behind it; the two curves
         meet where the points suffice.
 
-      report: called from the running program with (blocks done, blocks in all).
-
     Raises:
       ValueError: for data that are not finite floating point, empty or constant, schedules that do not fit, or more
         samples than data points.
     """
-    coefficients, bound = _coefficients(alphas, sigmas)
+    coefficients, bound = jax.tree.map(lambda v: jnp.asarray(v, jnp.float32), _coefficients(alphas, sigmas))
     _check(data, num_samples)
+    return _measure(data, key, coefficients, bound, num_samples, block_size, leave_one_out)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5, 6))
+def _measure(
+    data: Shaped[Array, "example *shape"],
+    key: PRNGKeyArray,
+    c: "_Coefficients",
+    bound: "_Bound",
+    num_samples: int,
+    block_size: int,
+    leave_one_out: bool,
+) -> RelativeEntropy:
     x = jnp.reshape(data, (data.shape[0], -1)).astype(jnp.float32)
     num_data, dim = x.shape
     key_index, key_noise = jax.random.split(key)
@@ -134,14 +143,13 @@ def relative_entropy(
         b = jnp.where(absent, 0.0, own_eps[:, None] - eps @ points.T)
         return jnp.where(absent, 1e30, a), b
 
-    c = jax.tree.map(lambda v: jnp.asarray(v, jnp.float32), coefficients)
     own_term = (
         dim * c.log_volume[:, None]
         + c.eps_norm[:, None] * (eps_norm - dim)
         + c.own_norm[:, None] * own_norm
         + c.own_eps[:, None] * (own_eps + mean_eps)
     )  # log of the own component's ratio, t over s: [pair, sample]
-    upper_bound = dim * jnp.asarray(bound.volume, jnp.float32) + jnp.asarray(bound.norm, jnp.float32) * mean_norm
+    upper_bound = dim * bound.volume + bound.norm * mean_norm
 
     # Sums over the other components: the near form's of e^s and e^s expm1(ratio), the far form's of e^s and e^t.
     # Exponents are relative to the own component's, beside which the others are too small or too few to overflow;
@@ -182,8 +190,6 @@ def relative_entropy(
             return None, jax.lax.cond(near, one_difference, two_sums)
 
         _, sums = jax.lax.scan(at_timestep, None, (c, near, own_term, *sums))
-        if report:
-            jax.debug.callback(report, block[3][0], num_blocks)  # block n begins with point n
         return sums, None
 
     nothing = _Sum(jnp.full_like(own_term, -jnp.inf if leave_one_out else 0.0), jnp.zeros_like(own_term))
@@ -233,8 +239,8 @@ class _Coefficients(NamedTuple):
 
 
 class _Bound(NamedTuple):
-    volume: np.ndarray
-    norm: np.ndarray
+    volume: Array
+    norm: Array
 
 
 def _coefficients(alphas: np.ndarray, sigmas: np.ndarray) -> tuple[_Coefficients, _Bound]:

@@ -1,5 +1,7 @@
 """How hard each noise level of the data is, before training: `python -m diffcurr.main --config=... --job=analyze`"""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,7 +115,7 @@ def _convergence(experiment: Experiment, data: Batch, intervals: np.ndarray, lin
     with concerning("analysis.convergence"):
         try:
             return convergence_lib.train_intervals(
-                experiment.step_config,
+                dataclasses.replace(experiment, edges=intervals).step_config,
                 lambda key: split_network(experiment.make_network(nnx.Rngs(key)))[1],
                 jax.tree.map(jnp.asarray, data),
                 intervals,
@@ -121,7 +123,7 @@ def _convergence(experiment: Experiment, data: Batch, intervals: np.ndarray, lin
                 steps=settings.steps,
                 batch_size=settings.batch_size,
                 evaluate_every=settings.evaluate_every,
-                report=Countdown(line, "convergence", seconds_between=10.0),
+                report=Countdown(line, "convergence", "steps", seconds_between=10.0),
             )
         except FloatingPointError as error:
             raise UserError(f"{error} (optimizer.learning_rate = {config.optimizer.learning_rate})") from error

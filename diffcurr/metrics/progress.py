@@ -72,23 +72,23 @@ class Countdown:
     Time is counted from the first report on, so that what was compiled before is left out.
     """
 
-    def __init__(self, line: Line, what: str, seconds_between: float = 2.0):
-        self._line, self._what, self._seconds_between = line, what, seconds_between
+    def __init__(self, line: Line, what: str, unit: str, seconds_between: float = 2.0):
+        self._line, self._what, self._unit, self._seconds_between = line, what, unit, seconds_between
         self._first: tuple[float, int] | None = None
         self._shown = -float("inf")
 
     def __call__(self, done: int, total: int) -> None:
-        done, now = int(done), time.perf_counter()
+        now = time.perf_counter()
         if self._first is None:
             self._first = now, done
         if now - self._shown < self._seconds_between and done < total:
             return
         self._shown = now
         began, already = self._first
-        text = f"{self._what}: {done / total:.0%}"
+        text = f"{self._what}: {done:,} of {total:,} {self._unit}"
         if done > already and done < total:
             rate = (done - already) / (now - began)
-            text += f", {rate:.3g} of {total:,} a second, {duration((total - done) / rate)} left"
+            text += f", {rate:.3g} a second, {duration((total - done) / rate)} left"
         self._line.show(text, done / total)
 
 

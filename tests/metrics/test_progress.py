@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffcurr.metrics.progress import Clock, Progress, duration
+from diffcurr.metrics.progress import Clock, Countdown, Line, Progress, duration
 
 VALUES = dict(stage=2, num_stages=5, loss=0.5, steps_per_second=2.0, images_per_second=1234.0, data_wait=0.01)
 
@@ -63,3 +63,16 @@ def test_clock_tells_when_an_array_was_computed() -> None:
     computed = clock.when_computed(array)
     assert clock.now() - asked < 0.1
     assert 0.3 <= computed.result() - began < 1.0
+
+
+def test_countdown(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share done, the rate and the time left since the first report; not more often than asked for."""
+    times = iter([100.0, 100.5, 104.0, 108.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
+    countdown = Countdown(Line(), "curve", "parts", seconds_between=2.0)
+    for done in (1, 2, 5, 9):
+        countdown(done, 9)
+    assert (
+        capsys.readouterr().out
+        == "curve: 1 of 9 parts\ncurve: 5 of 9 parts, 1 a second, 4 s left\ncurve: 9 of 9 parts\n"
+    )
