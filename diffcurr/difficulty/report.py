@@ -89,8 +89,8 @@ def describe_convergence(convergence: Convergence, edges: Float[np.ndarray, " ed
             f"{found} To {share:.0%} of its improvement, a network that sees only u in [0, {edges[1]:.3g}) takes "
             f"{mean:.3g} times (95 % interval {low:.3g} to {high:.3g}) the steps of one that sees only u in "
             f"[{edges[-2]:.3g}, 1). Rank correlation of noise and steps over all {intervals} intervals: "
-            f"{rank.mean:.2f} ({rank.low:.2f} to {rank.high:.2f}). {seeds} seeds, {convergence.steps[-1]} steps each; "
-            f"what a network would still improve after them is not counted."
+            f"{rank.mean:.2f} ({max(rank.low, -1):.2f} to {min(rank.high, 1):.2f}). {seeds} seeds, "
+            f"{convergence.steps[-1]} steps each; what a network would still improve after them is not counted."
         )
     lines = [verdict, "", f"| u | loss at the start | at the end | steps to {share:.0%} |", "|---|---|---|---|"]
     for k in range(intervals):
