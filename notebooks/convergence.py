@@ -29,6 +29,7 @@ import sys
 
 sys.path.insert(0, "..")  # the package, from its own folder
 
+# %matplotlib inline
 import jax
 import jax.numpy as jnp
 import numpy as np

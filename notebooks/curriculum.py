@@ -26,6 +26,7 @@ import sys
 
 sys.path.insert(0, "..")  # the package, from its own folder
 
+# %matplotlib inline
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
@@ -70,7 +71,8 @@ for name, setting in settings.items():
 figure, axes = plt.subplots(4, 4, figsize=(15, 11), layout="constrained", height_ratios=(2, 1, 2, 1), sharex=True)
 for i, name in enumerate(settings):
     upper, lower = axes[i // 4 * 2, i % 4], axes[i // 4 * 2 + 1, i % 4]
-    upper.imshow(masks[name].T, origin="lower", extent=(0, steps, 0, 1), aspect="auto", cmap="Blues", vmin=0, vmax=1.3)
+    shown = dict(origin="lower", extent=(0, steps, 0, 1), aspect="auto", interpolation="nearest")
+    upper.imshow(masks[name].T, cmap="Blues", vmin=0, vmax=1.3, **shown)
     upper.set(title=name, ylabel="u (0 clean, 1 noise)" if i % 4 == 0 else None)
     lower.plot(losses[name], linewidth=0.8)
     lower.set(xlabel="step", ylim=(0, 1.1), ylabel="loss of the step" if i % 4 == 0 else None)

@@ -28,6 +28,7 @@ import sys
 
 sys.path.insert(0, "..")  # the package, from its own folder
 
+# %matplotlib inline
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -85,10 +86,12 @@ figures.draw_relative_entropy(process.level_midpoints[1:], curve, left_out, gaus
 # ## From the curve to clusters
 #
 # The rows of ticks are three ways to cut $[0, 1)$ into 20 clusters. Equal shares of the *sum* of the divergence crowd
-# into the least noise; only the floor on a cluster's width holds them apart. A divergence between neighbours grows with
-# the square of their distance, so its sum depends on how finely the levels are cut, and its square root does not:
-# $\sqrt{2 D_{KL}}$ is the length of a step in the Fisher-Rao metric. Equal shares of *that* are equal pieces of the
-# path from data to noise.
+# into the least noise; only the floor on a cluster's width holds them apart. A divergence between close neighbours
+# grows with the square of their distance, so its sum depends on how finely the levels are cut. Its square root grows
+# with the distance itself: $\sqrt{2 D_{KL}}$ is the length of a small step in the Fisher-Rao metric. Equal shares of
+# *that* are equal pieces of the path from data to noise. With finer steps the edges by the sum wander towards 0; those
+# by the square root move far less (that they move at all is because a finer schedule also starts with less noise, and
+# because the first steps are not small).
 
 # %%
 table = {}

@@ -75,8 +75,8 @@ def by_relative_entropy(
 
     The curve falls by many orders of magnitude, so equal shares of it crowd into the least noise, more the finer the
     timesteps are: a divergence grows with the square of a step. Its square root grows with the step itself;
-    sqrt(2 D_KL) is the length of the step in the Fisher-Rao metric. So with `power` 1/2 each cluster is an equally
-    long piece of the path from data to noise, however finely that is cut.
+    sqrt(2 D_KL) is the length of a small step in the Fisher-Rao metric. So with `power` 1/2 each cluster is an equally
+    long piece of the path from data to noise, nearly however finely that is cut.
 
     Args:
       curve: D_KL(p_{t-1} || p_t) at timesteps t = 1..T-1 of T equally likely ones, in nats; counted to timestep t,

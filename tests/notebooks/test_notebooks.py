@@ -28,7 +28,7 @@ def test_rendered_as_written(name: str) -> None:
     """The outputs kept in the .ipynb are of the text beside it: of its very cells, run in order, without an error."""
     text, rendered = jupytext.read(NOTEBOOKS / f"{name}.py"), jupytext.read(NOTEBOOKS / f"{name}.ipynb")
     assert [cell.source for cell in text.cells] == [cell.source for cell in rendered.cells], (
-        f"render again: jupytext --to ipynb --execute notebooks/{name}.py"
+        f"render again: jupytext --to ipynb notebooks/{name}.py; jupyter execute --inplace notebooks/{name}.ipynb"
     )
     code = [cell for cell in rendered.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
