@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -133,7 +134,7 @@ def from_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None)
             f"devices that share the batch times microbatches = {config.microbatches}; the next such size is "
             f"{-(-config.batch_size // parts) * parts}"
         )
-    _check_sampling(config, process)
+    _check_sampling(config, process, dataset.channels)
     _check_analysis(config)
 
     make_network = _build(
@@ -195,7 +196,7 @@ def _curriculum(config: ConfigDict, process: Process) -> tuple[PacingConfig, Flo
     return pacing, edges
 
 
-def _check_sampling(config: ConfigDict, process: Process) -> None:
+def _check_sampling(config: ConfigDict, process: Process, channels: int) -> None:
     settings = config.sampling
     with concerning("sampling"):
         if settings.solver not in SOLVERS:
@@ -208,7 +209,19 @@ def _check_sampling(config: ConfigDict, process: Process) -> None:
             raise ValueError(f"guidance = {settings.guidance}: needs class_conditional = True")
         if settings.guidance != 1.0 and config.class_dropout == 0.0:
             raise ValueError(f"guidance = {settings.guidance}: needs class_dropout above 0, to learn what no class is")
-        process.sampling_levels(settings.steps)
+        process.sampling_times(settings.steps, settings.last_step)
+        continuous = process.level(jnp.ones(1)).d_alpha is not None
+        if settings.solver in ("sde", "adaptive") and not continuous:
+            raise ValueError(f"solver = {settings.solver!r}: needs continuous time, which {config.process.name} lacks")
+        if len(settings.churn) != 4 or settings.churn[0] < 0:
+            raise ValueError(f"churn = {settings.churn}: give (S_churn >= 0, S_tmin, S_tmax, S_noise)")
+        if settings.churn[0] and (settings.solver != "heun" or config.process.name != "edm"):
+            raise ValueError(f"churn = {settings.churn}: needs solver = 'heun' and the process edm")
+        low, high = settings.guidance_interval
+        if not 0.0 <= low < high <= 1.0:
+            raise ValueError(f"guidance_interval = {settings.guidance_interval}: two rising quantiles in [0, 1]")
+        if not 0 <= settings.guidance_channels <= channels:
+            raise ValueError(f"guidance_channels = {settings.guidance_channels}: there are {channels} channels")
 
 
 def _check_analysis(config: ConfigDict) -> None:

@@ -86,12 +86,23 @@ def make_sampler(experiment: Experiment, number: int) -> Callable[..., Float[np.
             None if labels is None else jnp.asarray(labels),
             null_label=experiment.num_classes,
             scale=settings.guidance,
+            interval=tuple(settings.guidance_interval),
+            channels=settings.guidance_channels,
             clip=settings.clip or None,
         )
-        u = jnp.asarray(process.sampling_levels(settings.steps), jnp.float32)
-        levels = solvers.make_levels(u, *process.alpha_sigma(u))
+        levels = solvers.make_levels(process, settings.steps, settings.last_step)
         shape = (number, info.image_size, info.image_size, info.channels)
-        return solvers.sample(key, denoise, levels, shape, solver=settings.solver, eta=settings.eta)
+        return solvers.sample(
+            key,
+            denoise,
+            levels,
+            shape,
+            solver=settings.solver,
+            eta=settings.eta,
+            churn=solvers.Churn(*settings.churn),
+            level=process.level,
+            tolerance=settings.tolerance,
+        )
 
     param_shardings = jax.tree.map(lambda x: x.sharding, experiment.compiled.abstract_state.ema)
     compiled = jax.jit(draw, in_shardings=(param_shardings, everywhere), out_shardings=everywhere)

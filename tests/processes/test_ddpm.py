@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffcurr.processes import DDPM, base
+from diffcurr.processes import DDPM, prediction
+from diffcurr.processes.ddpm import PREDICTIONS
 
 
 def test_linear_schedule() -> None:
@@ -22,26 +23,26 @@ def test_cosine_schedule() -> None:
 def test_u_is_the_share_of_timesteps_with_less_noise(schedule: str, num_timesteps: int) -> None:
     process = DDPM(schedule, num_timesteps=num_timesteps)
     u = jnp.asarray(process.level_midpoints, jnp.float32)
-    np.testing.assert_array_equal(process.timestep(u), np.arange(num_timesteps))
-    assert int(process.timestep(jnp.float32(1 - 2**-24))) == num_timesteps - 1
+    np.testing.assert_array_equal(process.time(u), np.arange(num_timesteps))
+    assert int(process.time(jnp.float32(1 - 2**-24))) == num_timesteps - 1
     assert np.all(np.diff(process.log_snr(process.level_midpoints)) < 0)
-    alpha, sigma = process.alpha_sigma(u)
+    alpha, sigma = process.alpha_sigma(process.time(u))
     np.testing.assert_allclose(alpha**2 + sigma**2, 1.0, rtol=1e-6)
     # Less accurate where sigma or alpha is rounded close to 1.
     np.testing.assert_allclose(2 * np.log(alpha / sigma), process.log_snr(process.level_midpoints), atol=2e-4)
 
 
-@pytest.mark.parametrize("prediction", base.PREDICTIONS)
-def test_the_target_gives_back_x0(prediction: str) -> None:
-    process = DDPM(prediction=prediction)
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_the_target_gives_back_x0(name: str) -> None:
+    process = DDPM(prediction=name)
     rng = np.random.default_rng(0)
     x0, noise = (jnp.asarray(rng.normal(size=(6, 4, 4, 2)), jnp.float32) for _ in range(2))
     u = jnp.asarray([0.0, 0.2, 0.4, 0.6, 0.8, 0.9])
-    alpha, sigma = process.alpha_sigma(u)
-    x = base.expand(alpha, x0) * x0 + base.expand(sigma, x0) * noise
-    target = base.target(prediction, x0, noise, alpha, sigma)
-    np.testing.assert_allclose(base.to_x0(prediction, target, x, alpha, sigma), x0, atol=2e-5)
-    np.testing.assert_allclose(process.denoise(lambda x, t: target, x, u), x0, atol=2e-5)
+    time = process.time(u)
+    level = process.level(time)
+    x = prediction.expand(level.alpha, x0) * x0 + prediction.expand(level.sigma, x0) * noise
+    target = prediction.target(name, x0, noise, level)
+    np.testing.assert_allclose(process.denoise(lambda x, t: target, x, time).x0, x0, atol=2e-5)
     assert np.all(np.asarray(process.loss(lambda x, t: target, x0, u, noise)) == 0)
 
 
@@ -60,9 +61,9 @@ def test_loss_is_the_mean_square_error_at_the_right_time() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 250, 1000])
-def test_sampling_levels(steps: int) -> None:
+def test_sampling_times(steps: int) -> None:
     process = DDPM()
-    timesteps = process.timestep(jnp.asarray(process.sampling_levels(steps), jnp.float32))
+    timesteps = process.sampling_times(steps)
     assert timesteps[0] == 999 and len(timesteps) == steps
     assert steps == 1 or (timesteps[-1] == 0 and np.all(np.diff(timesteps) < 0))
 
@@ -77,4 +78,4 @@ def test_rejects(settings: dict) -> None:
 
 def test_rejects_more_sampling_steps_than_timesteps() -> None:
     with pytest.raises(ValueError, match="steps = 1001"):
-        DDPM().sampling_levels(1001)
+        DDPM().sampling_times(1001)
