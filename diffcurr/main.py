@@ -17,7 +17,7 @@ JOBS = ("train", "sample", "analyze")  # modules of diffcurr.jobs
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where the run's files go; runs/<name of the config file> if not given."
+    "workdir", None, "Where the run's files go; runs/NAME or runs/NAME_VARIANT of the config file if not given."
 )
 _JOB = flags.DEFINE_enum("job", "train", JOBS, "What to do.")
 
@@ -29,10 +29,12 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"argument {argv[1]!r} is not a flag: settings are given as --config.key=value")
     if _CONFIG.value is None:
         raise UserError("--config is missing: give a config file, such as --config=configs/digits.py")
-    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    # FILE or FILE:VARIANT, the latter an argument of its get_config.
+    path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     if not os.path.exists(path):
         raise UserError(f"--config={path}: there is no such file")
-    workdir = _WORKDIR.value or os.path.join("runs", os.path.splitext(os.path.basename(path))[0])
+    name = os.path.splitext(os.path.basename(path))[0] + (f"_{variant}" if variant else "")
+    workdir = _WORKDIR.value or os.path.join("runs", name)
     job = importlib.import_module(f"diffcurr.jobs.{_JOB.value}")  # only now: jobs import JAX, which takes seconds
     return job.run(_CONFIG.value, workdir)
 
@@ -49,9 +51,12 @@ def cli() -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, FileNotFoundError) as error:
-        # A config file's own mistakes and those in overrides: ml_collections' words, without its stack.
-        raise UserError(" ".join(str(error.args[0] if error.args else error).split())) from error
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError) as error:
+        # A config file's own mistakes and those in overrides: ml_collections' words, without the stack it puts in them.
+        text = str(error.args[0] if error.args else error)
+        if "Traceback (most recent call last)" in text:
+            text = text.strip().splitlines()[-1].removeprefix("ValueError: ")
+        raise UserError(" ".join(text.split())) from error
 
 
 if __name__ == "__main__":

@@ -10,12 +10,20 @@ from diffcurr.config import outline
 from diffcurr.jobs import experiment as experiment_lib
 from diffcurr.jobs.experiment import Experiment
 
+PROCESSES: dict[str, dict[str, Any]] = {
+    "ddpm": {"schedule": "linear", "prediction": "epsilon", "num_timesteps": 1000, "weighting": "constant"},
+    "ddpm, learned variance": {"name": "ddpm", "learn_variance": True},
+    "ddpm, SpeeD": {"name": "ddpm", "distribution": "speed", "weighting": "speed"},
+    "edm": {"sigma_data": 0.75, "weighting": "edm"},
+    "flow": {"path": "linear"},
+}
 
-def config(**overrides: Any) -> ConfigDict:
+
+def config(process: str = "ddpm", **overrides: Any) -> ConfigDict:
     """Digits with a network of width 8; overrides are dotted keys with `__` for the dot."""
     result = outline()
     with result.unlocked():
-        result.process.update(schedule="linear", prediction="epsilon", num_timesteps=1000)
+        result.process.update({"name": process} | PROCESSES[process])
         result.network.update(patch_size=4, hidden_size=8, depth=1, num_heads=1, scan_unroll=1)
     result.update(batch_size=16, steps=20, class_conditional=True)
     result.curriculum.update(clusters=3, patience=1)

@@ -14,7 +14,7 @@ from diffcurr.processes.prediction import expand
 
 SCHEDULES = ("linear", "cosine")
 PREDICTIONS = ("epsilon", "x0", "v")
-TIMESTEPS = ("uniform", "speed")
+DISTRIBUTIONS = ("uniform", "speed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +31,8 @@ class DDPM(base.Process):
         bound not rescaled: the hybrid loss of ADM and DiT).
       weighting: of the squared error: `constant`, `min_snr`, `soft_min_snr`, `p2` (see `processes.weighting`), or
         `speed`.
-      weighting_gamma, weighting_k: of the weight; the usual ones if gamma is None.
-      timesteps: how t is drawn: `uniform`, or `speed`: SpeeD's asymmetric draw (Wang et al. 2025).
+      weighting_gamma, weighting_k: of the weight; the usual gamma if 0.
+      distribution: how t is drawn: `uniform`, or `speed`: SpeeD's asymmetric draw (Wang et al. 2025).
       speed_tau: the timestep from which SpeeD holds that little is left to learn.
       speed_k: with `speed`, timesteps below tau are so many times as likely as those above.
       speed_lambda: with the `speed` weight, below tau the weights are the slopes of sigma_t^2, scaled to
@@ -44,9 +44,9 @@ class DDPM(base.Process):
     num_timesteps: int = 1000
     learn_variance: bool = False
     weighting: str = "constant"
-    weighting_gamma: float | None = None
+    weighting_gamma: float = 0.0
     weighting_k: float = 1.0
-    timesteps: str = "uniform"
+    distribution: str = "uniform"
     speed_tau: int = 700
     speed_k: float = 5.0
     speed_lambda: float = 0.6
@@ -55,13 +55,13 @@ class DDPM(base.Process):
         base.check_choice("schedule", self.schedule, SCHEDULES)
         base.check_choice("prediction", self.prediction, PREDICTIONS)
         base.check_choice("weighting", self.weighting, (*weighting.WEIGHTINGS, "speed"))
-        base.check_choice("timesteps", self.timesteps, TIMESTEPS)
+        base.check_choice("distribution", self.distribution, DISTRIBUTIONS)
         smallest = 21 if self.schedule == "linear" else 2  # below, the scaled linear schedule has a beta of 1 or more
         if self.num_timesteps < smallest:
             raise ValueError(
                 f"num_timesteps = {self.num_timesteps}: the {self.schedule} schedule needs at least {smallest}"
             )
-        if "speed" in (self.timesteps, self.weighting):
+        if "speed" in (self.distribution, self.weighting):
             if not 0 < self.speed_tau < self.num_timesteps:
                 raise ValueError(f"speed_tau = {self.speed_tau}: a timestep between 0 and {self.num_timesteps}")
             if self.speed_k <= 0:
@@ -102,7 +102,7 @@ class DDPM(base.Process):
         half. Here each t is drawn from the mean of the two distributions, so the halves need not be paired.
         """
         t = np.arange(self.num_timesteps)
-        if self.timesteps == "uniform":
+        if self.distribution == "uniform":
             return np.full(self.num_timesteps, 1 / self.num_timesteps)
         p = np.where(t < self.speed_tau, self.speed_k, 1.0)
         p /= p.sum()
@@ -116,7 +116,7 @@ class DDPM(base.Process):
 
     def time(self, u: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
         (xp, _), dtype = base.libraries(u), u.dtype
-        if self.timesteps == "uniform":
+        if self.distribution == "uniform":
             t = xp.floor(u * self.num_timesteps)
         else:
             t = xp.searchsorted(xp.asarray(self._cumulative, dtype), u, side="right")

@@ -24,7 +24,7 @@ class EDM(base.Process):
       sigma_data: standard deviation of the data.
       weighting: of D's squared error: `edm`, (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, or one of
         `processes.weighting` in its form for x0.
-      weighting_gamma, weighting_k: of the weight; the usual ones if gamma is None.
+      weighting_gamma, weighting_k: of the weight; the usual gamma if 0.
       sigma_min, sigma_max, rho: of the sampler's grid.
     """
 
@@ -32,7 +32,7 @@ class EDM(base.Process):
     p_std: float = 1.2
     sigma_data: float = 0.5
     weighting: str = "edm"
-    weighting_gamma: float | None = None
+    weighting_gamma: float = 0.0
     weighting_k: float = 1.0
     sigma_min: float = 0.002
     sigma_max: float = 80.0

@@ -27,7 +27,7 @@ class Flow(base.Process):
       distribution: of t in training: `uniform`, or `logit_normal` (Esser et al. 2024): logit(t) ~ N(mean, std^2).
       mean, std: of the logit-normal distribution.
       weighting: of the prediction's squared error (see `processes.weighting`).
-      weighting_gamma, weighting_k: of the weight; the usual ones if gamma is None.
+      weighting_gamma, weighting_k: of the weight; the usual gamma if 0.
     """
 
     path: str = "linear"
@@ -36,7 +36,7 @@ class Flow(base.Process):
     mean: float = 0.0
     std: float = 1.0
     weighting: str = "constant"
-    weighting_gamma: float | None = None
+    weighting_gamma: float = 0.0
     weighting_k: float = 1.0
 
     def __post_init__(self) -> None:

@@ -27,13 +27,11 @@ _NOISE_WEIGHTS: dict[str, tuple[float, Callable[..., Array]]] = {
 WEIGHTINGS = ("constant", *_NOISE_WEIGHTS)
 
 
-def weight(
-    name: str, prediction: str, level: Level, *, gamma: float | None = None, k: float = 1.0
-) -> Float[Array, " batch"]:
+def weight(name: str, prediction: str, level: Level, *, gamma: float = 0.0, k: float = 1.0) -> Float[Array, " batch"]:
     """The factor of a prediction's squared error; 1 for `constant`.
 
     Args:
-      gamma: of the weight; the usual one if None (5 for Min-SNR, 4 for its soft form, 1 for P2).
+      gamma: of the weight; the usual one if 0 (5 for Min-SNR, 4 for its soft form, 1 for P2).
       k: of P2.
 
     Raises:
@@ -46,4 +44,4 @@ def weight(
     usual, function = _NOISE_WEIGHTS[name]
     snr = jnp.square(level.alpha / level.sigma)
     factor = prediction_lib.squared_error_factor(prediction, level)
-    return factor * function(snr, usual if gamma is None else gamma, k)
+    return factor * function(snr, gamma or usual, k)

@@ -43,7 +43,21 @@ BAD_VALUES = {
     "data set": ({"dataset__name": "mnist"}, "dataset.name = 'mnist': choose one of digits, fashion_mnist, cifar10"),
     "split": ({"dataset__split": "test"}, "dataset.split = 'test': digits has one split, 'train'"),
     "schedule": ({"process__schedule": "square"}, "process: schedule = 'square': choose one of linear, cosine"),
-    "solver": ({"sampling__solver": "euler"}, "sampling: solver = 'euler': choose one of ancestral, ddim, heun"),
+    "solver": (
+        {"sampling__solver": "euler"},
+        "sampling: solver = 'euler': choose one of adaptive, ancestral, ddim, heun, sde",
+    ),
+    "sde": ({"sampling__solver": "sde"}, "sampling: solver = 'sde': needs continuous time, which ddpm lacks"),
+    "churn": (
+        {"process": "flow", "sampling__solver": "heun", "sampling__churn": (1.0, 0.0, 1.0, 1.0)},
+        "sampling: churn = .* needs solver = 'heun' and the process edm",
+    ),
+    "guided channels": ({"sampling__guidance_channels": 2}, "guidance_channels = 2: there are 1 channels"),
+    "guided interval": (
+        {"sampling__guidance_interval": (0.5, 0.2)},
+        "guidance_interval = .*: two rising quantiles in",
+    ),
+    "weighting": ({"process__weighting": "snr"}, "process: weighting = 'snr': choose one of constant, min_snr"),
     "sampling steps": ({"sampling__steps": 1001}, "sampling: steps = 1001: choose between 1 and the 1000 timesteps"),
     "guidance": ({"class_conditional": False, "sampling__guidance": 2.0}, "guidance = 2.0: needs class_conditional"),
     "learning rate": ({"optimizer__learning_rate": 0.0}, "optimizer: learning_rate = 0.0: must be above 0"),
@@ -112,6 +126,9 @@ def test_the_command_line(start: Callable, tmp_path: pathlib.Path) -> None:
         "invalid literal for int() with base 10: 'many'": start(tmp_path / "b", "--config.steps=many"),
         "--config is missing": start(tmp_path / "c", tiny=False),
         "nowhere.py": start(tmp_path / "d", "--config=nowhere.py", tiny=False),
+        "error: there is no process 'vp': choose one of ddpm, edm, flow": start(
+            tmp_path / "g", "--config=configs/digits.py:vp", tiny=False
+        ),
         "patience = 0": start(tmp_path / "e", "--config.curriculum.patience=0"),
         "'surprise' is not a flag": start(tmp_path / "f", "surprise"),
     }

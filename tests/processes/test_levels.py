@@ -14,7 +14,7 @@ from diffcurr.processes.prediction import PREDICTIONS, Level
 PROCESSES = {
     "DDPM": DDPM(),
     "DDPM, cosine": DDPM("cosine", num_timesteps=100),
-    "DDPM, SpeeD": DDPM(timesteps="speed"),
+    "DDPM, SpeeD": DDPM(distribution="speed"),
     "EDM": EDM(),
     "flow": Flow(),
     "flow, trigonometric": Flow(path="trigonometric"),
@@ -125,7 +125,7 @@ def test_a_velocity_needs_derivatives() -> None:
         (lambda: Flow(std=-1.0), "std = -1.0: must be above 0"),
         (lambda: Flow().sampling_times(0), "steps = 0: must be at least 1"),
         (lambda: Flow().sampling_times(9, 1.0), "last_step = 1.0: must lie in"),
-        (lambda: DDPM(timesteps="speed", speed_tau=1000), "speed_tau = 1000: a timestep between 0 and 1000"),
+        (lambda: DDPM(distribution="speed", speed_tau=1000), "speed_tau = 1000: a timestep between 0 and 1000"),
         (lambda: DDPM(learn_variance=True, prediction="v"), "learn_variance: needs prediction = 'epsilon'"),
     ],
 )

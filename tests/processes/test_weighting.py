@@ -67,7 +67,7 @@ def test_unknown() -> None:
 
 def test_speed() -> None:
     """Five times as likely below tau, half of it mirrored about tau; weights 0.4 to 0.6 below tau, 1 above."""
-    process = DDPM(timesteps="speed", weighting="speed")
+    process = DDPM(distribution="speed", weighting="speed")
     p = process.probabilities
     np.testing.assert_allclose(p.sum(), 1.0)
     base = np.where(np.arange(1000) < 700, 5.0, 1.0)

@@ -1,0 +1,56 @@
+"""What the train job guarantees holds for every process."""
+
+import pathlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from diffcurr.jobs import experiment as experiment_lib
+from diffcurr.jobs import sample, train
+from diffcurr.metrics.writers import read_rows
+from diffcurr.training.checkpoint import Checkpoints
+
+SOLVERS = {"edm": "heun", "flow": "heun", "ddpm, learned variance": "ancestral"}
+
+
+@pytest.mark.parametrize("process", SOLVERS)  # plain DDPM: tests/training/test_step.py, tests/jobs/test_resume.py
+def test_guarantees(process: str, compilations: Callable[[], int], tmp_path: pathlib.Path) -> None:
+    """One compilation over the curriculum, on eight devices the run of one, and a resume that changes no bit."""
+    one, eight = tiny.experiment(process=process), tiny.experiment(8, process=process)
+    compiled, state = one.compiled, one.init_state()
+    mask, losses = compiled.initial_mask(state), []
+    batches = [tiny.batch(one, step) for step in range(16)]
+    for step, batch in enumerate(batches):
+        before = compilations()
+        state, mask, metrics = compiled.step(state, batch, mask)
+        losses.append(jax.device_get(metrics.loss))
+        assert compilations() - before == (1 if step == 0 else 0)
+    assert int(metrics.stage) == one.pacing.num_stages
+    _, spread = tiny.train(eight, 16)
+    np.testing.assert_allclose([m.loss for m in spread], losses, rtol=2e-4)
+
+    settings = dict(
+        process=process,
+        steps=8,
+        log_every=4,
+        checkpoint_every=4,
+        sample_every=0,
+        sampling__steps=3,
+        sampling__samples=10,
+        sampling__solver=SOLVERS[process],
+    )
+    assert train.run(tiny.config(**settings), tmp_path / "whole") == 0
+    assert train.run(tiny.config(**settings | {"steps": 4}), tmp_path / "parts") == 0
+    assert train.run(tiny.config(**settings), tmp_path / "parts") == 0
+    abstract = experiment_lib.from_config(tiny.config(**settings)).compiled.abstract_state
+    whole, parts = (Checkpoints(tmp_path / name / "checkpoints").restore(abstract) for name in ("whole", "parts"))
+    assert whole is not None and parts is not None
+    jax.tree.map(np.testing.assert_array_equal, whole[0], parts[0])
+    logged = [[row["loss"] for row in read_rows(tmp_path / name)] for name in ("whole", "parts")]
+    assert logged[0] == logged[1]
+    assert sample.run(tiny.config(**settings), tmp_path / "whole") == 0
+    images = np.load(tmp_path / "whole" / "samples.npz")["images"]
+    assert images.shape == (10, 8, 8, 1) and np.all(np.isfinite(images)) and images.std() > 0.05
