@@ -19,12 +19,18 @@ PROCESSES: dict[str, dict[str, Any]] = {
 }
 
 
-def config(process: str = "ddpm", **overrides: Any) -> ConfigDict:
+NETWORKS: dict[str, dict[str, Any]] = {
+    "dit": {"patch_size": 4, "hidden_size": 8, "depth": 1, "num_heads": 1, "scan_unroll": 1},
+    "song_unet": {"model_channels": 8, "channel_mult": (1,), "num_blocks": 1, "attn_resolutions": (), "dropout": 0.1},
+}
+
+
+def config(process: str = "ddpm", network: str = "dit", **overrides: Any) -> ConfigDict:
     """Digits with a network of width 8; overrides are dotted keys with `__` for the dot."""
     result = outline()
     with result.unlocked():
         result.process.update({"name": process} | PROCESSES[process])
-        result.network.update(patch_size=4, hidden_size=8, depth=1, num_heads=1, scan_unroll=1)
+        result.network.update(NETWORKS[network] | {"name": network})
     result.update(batch_size=16, steps=20, class_conditional=True)
     result.curriculum.update(clusters=3, patience=1)
     result.optimizer.learning_rate = 1e-3

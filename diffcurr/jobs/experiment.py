@@ -55,9 +55,14 @@ class Experiment:
         return self.dataset.num_classes if self.config.class_conditional else 0
 
     @functools.cached_property
+    def _network_outline(self) -> nnx.Module:
+        """The network with shapes for arrays."""
+        return nnx.eval_shape(lambda: self.make_network(nnx.Rngs(0)))
+
+    @functools.cached_property
     def abstract_network(self) -> tuple[Any, Any]:
         """(graph definition, shapes of the parameters)."""
-        return split_network(nnx.eval_shape(lambda: self.make_network(nnx.Rngs(0))))
+        return split_network(self._network_outline)
 
     @functools.cached_property
     def step_config(self) -> StepConfig:
@@ -77,6 +82,7 @@ class Experiment:
             microbatches=self.config.microbatches,
             num_classes=self.num_classes,
             class_dropout=self.config.class_dropout if self.num_classes else 0.0,
+            dropout=getattr(self._network_outline, "dropout", 0.0) > 0,
         )
 
     @functools.cached_property
@@ -137,18 +143,14 @@ def from_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None)
     _check_sampling(config, process, dataset.channels)
     _check_analysis(config)
 
-    make_network = _build(
-        "network",
-        NETWORKS,
-        config.network,
-        partial=True,
-        input_size=dataset.image_size,
-        in_channels=dataset.channels,
+    follows = _choose("network", NETWORKS, config.network.name).data_arguments(
+        size=dataset.image_size,
+        channels=dataset.channels,
         num_classes=dataset.num_classes if config.class_conditional else 0,
-        class_dropout_prob=config.class_dropout if config.class_conditional else 0.0,
-        learn_sigma=process.learns_variance,
-        dtype=config.dtype,
+        class_dropout=config.class_dropout if config.class_conditional else 0.0,
+        learn_variance=process.learns_variance,
     )
+    make_network = _build("network", NETWORKS, config.network, partial=True, dtype=config.dtype, **follows)
     experiment = Experiment(
         config=config,
         dataset=dataset,

@@ -1,8 +1,9 @@
 """Denoising networks, in Flax NNX. They know no process and carry no sharding."""
 
 from diffcurr.networks.dit import DiT
+from diffcurr.networks.unet import SongUNet
 
-NETWORKS = {"dit": DiT}
+NETWORKS = {"dit": DiT, "song_unet": SongUNet}
 """`network.name` in a config -> the class; its keyword arguments are the settings beside the name."""
 
-__all__ = ["NETWORKS", "DiT"]
+__all__ = ["NETWORKS", "DiT", "SongUNet"]

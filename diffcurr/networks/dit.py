@@ -74,7 +74,8 @@ class DiT(nnx.Module):
             raise ValueError(f"remat = {remat!r}: choose one of {', '.join(REMAT_POLICIES)}")
         if depth < 1:
             raise ValueError(f"depth = {depth}: there must be at least one block")
-        self.patch_size, self.hidden_size, self.depth = patch_size, hidden_size, depth
+        self.input_size, self.patch_size = input_size, patch_size
+        self.hidden_size, self.depth = hidden_size, depth
         self.out_channels = in_channels * (2 if learn_sigma else 1)
         self.remat, self.scan_unroll, self.dtype = remat, scan_unroll, jnp.dtype(dtype)
 
@@ -103,6 +104,19 @@ class DiT(nnx.Module):
         self.blocks = stack(rngs)
         self.final_modulation = linear(hidden_size, 2 * hidden_size, zeros)
         self.final_linear = linear(hidden_size, patch_size**2 * self.out_channels, zeros)
+
+    @staticmethod
+    def data_arguments(
+        size: int, channels: int, num_classes: int, class_dropout: float, learn_variance: bool
+    ) -> dict[str, Any]:
+        """The arguments that follow from data and process."""
+        return {
+            "input_size": size,
+            "in_channels": channels,
+            "num_classes": num_classes,
+            "class_dropout_prob": class_dropout,
+            "learn_sigma": learn_variance,
+        }
 
     def __call__(
         self,

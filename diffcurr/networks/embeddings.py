@@ -8,13 +8,17 @@ from jaxtyping import Array, Float
 
 
 def timestep_embedding(
-    t: Float[Array, " batch"], width: int, max_period: float = 10000.0
+    t: Float[Array, " batch"], width: int, max_period: float = 10000.0, *, endpoint: bool = False
 ) -> Float[Array, "batch width"]:
     """Sinusoidal embedding of a time: width / 2 cosines, then as many sines, of periods 2 pi .. 2 pi max_period.
 
     Vaswani et al. 2017, in the order of the public ADM and DiT networks. `width` must be even.
+
+    Args:
+      endpoint: whether the last period is 2 pi max_period itself (DDPM's and EDM's networks) or just short of it.
     """
-    frequencies = jnp.exp(-math.log(max_period) / (width // 2) * jnp.arange(width // 2, dtype=jnp.float32))
+    last = width // 2 - endpoint
+    frequencies = jnp.exp(-math.log(max_period) / last * jnp.arange(width // 2, dtype=jnp.float32))
     angles = t.astype(jnp.float32)[:, None] * frequencies[None]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 

@@ -45,6 +45,7 @@ class StepConfig:
       microbatches: gradients are averaged over so many parts of the batch, one after another, to save memory.
       num_classes: 0 if the network takes no labels; otherwise also the label that stands for "no class".
       class_dropout: share of labels replaced by "no class".
+      dropout: whether the network drops activations, that is, takes a `dropout_key`.
     """
 
     graph: Any
@@ -59,6 +60,7 @@ class StepConfig:
     microbatches: int = 1
     num_classes: int = 0
     class_dropout: float = 0.0
+    dropout: bool = False
 
 
 class Draws(NamedTuple):
@@ -67,6 +69,7 @@ class Draws(NamedTuple):
     u: Float[Array, " batch"]
     noise: Float[Array, "batch height width channel"]
     drop_label: Bool[Array, " batch"]
+    dropout_key: PRNGKeyArray
 
 
 class Metrics(NamedTuple):
@@ -106,6 +109,7 @@ def draw(
         u=masked_quantiles(key("noise level"), mask, config.edges, batch, stratified=config.stratified),
         noise=jax.random.normal(key("noise"), image_shape, jnp.float32),
         drop_label=jax.random.bernoulli(key("label dropout"), config.class_dropout, (batch,)),
+        dropout_key=key("dropout"),
     )
 
 
@@ -117,7 +121,8 @@ def microbatch_loss(
     labels = None
     if config.num_classes:
         labels = jnp.where(draws.drop_label, config.num_classes, batch["label"])
-    losses = config.process.loss(lambda x, t: network(x, t, labels), batch["image"], draws.u, draws.noise)
+    settings = {"dropout_key": draws.dropout_key} if config.dropout else {}
+    losses = config.process.loss(lambda x, t: network(x, t, labels, **settings), batch["image"], draws.u, draws.noise)
     return jnp.mean(losses), losses
 
 

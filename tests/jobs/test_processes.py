@@ -13,13 +13,17 @@ from diffcurr.jobs import sample, train
 from diffcurr.metrics.writers import read_rows
 from diffcurr.training.checkpoint import Checkpoints
 
-SOLVERS = {"edm": "heun", "flow": "heun", "ddpm, learned variance": "ancestral"}
+SETTINGS = {  # plain DDPM: tests/training/test_step.py, tests/jobs/test_resume.py
+    "EDM, U-Net": {"process": "edm", "network": "song_unet", "sampling__solver": "heun"},
+    "flow": {"process": "flow", "sampling__solver": "heun"},
+    "DDPM, learned variance": {"process": "ddpm, learned variance", "sampling__solver": "ancestral"},
+}
 
 
-@pytest.mark.parametrize("process", SOLVERS)  # plain DDPM: tests/training/test_step.py, tests/jobs/test_resume.py
-def test_guarantees(process: str, compilations: Callable[[], int], tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_guarantees(settings: dict, compilations: Callable[[], int], tmp_path: pathlib.Path) -> None:
     """One compilation over the curriculum, on eight devices the run of one, and a resume that changes no bit."""
-    one, eight = tiny.experiment(process=process), tiny.experiment(8, process=process)
+    one, eight = tiny.experiment(**settings), tiny.experiment(8, **settings)
     compiled, state = one.compiled, one.init_state()
     mask, losses = compiled.initial_mask(state), []
     batches = [tiny.batch(one, step) for step in range(16)]
@@ -32,15 +36,13 @@ def test_guarantees(process: str, compilations: Callable[[], int], tmp_path: pat
     _, spread = tiny.train(eight, 16)
     np.testing.assert_allclose([m.loss for m in spread], losses, rtol=2e-4)
 
-    settings = dict(
-        process=process,
+    settings = settings | dict(
         steps=8,
         log_every=4,
         checkpoint_every=4,
         sample_every=0,
         sampling__steps=3,
         sampling__samples=10,
-        sampling__solver=SOLVERS[process],
     )
     assert train.run(tiny.config(**settings), tmp_path / "whole") == 0
     assert train.run(tiny.config(**settings | {"steps": 4}), tmp_path / "parts") == 0

@@ -1,23 +1,22 @@
-"""The losses of the public DiT, SiT and EDM, from network outputs recorded in tests/reference/losses.npz."""
-
-import pathlib
+"""The losses of the public DiT, SiT and EDM, from recorded network outputs."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from reference_files import Reference
 
 from diffcurr.processes import DDPM, EDM, Flow
 
-REFERENCE = np.load(pathlib.Path(__file__).parents[1] / "reference" / "losses.npz")
-
 
 def recorded(name: str, *keys: str) -> list[jax.Array]:
-    return [jnp.asarray(REFERENCE[f"{name}_{key}"]) for key in keys]
+    reference = Reference(name)
+    return [reference[key] for key in keys]
 
 
 def test_dit() -> None:
     """The hybrid loss: squared error and, for the variance, the bound in bits per dimension."""
     x0, noise, t, xt, output = recorded("dit", "x", "eps", "t", "xt", "model_out")
+    mse, vb, recorded_loss = recorded("dit", "mse", "vb", "loss")
     seen: dict[str, jax.Array] = {}
 
     def predict(x: jax.Array, time: jax.Array) -> jax.Array:
@@ -28,10 +27,10 @@ def test_dit() -> None:
     loss = hybrid.loss(predict, x0, u, noise)
     np.testing.assert_allclose(seen["x"], xt, atol=1e-6)
     np.testing.assert_array_equal(seen["time"], t)
-    np.testing.assert_allclose(loss, REFERENCE["dit_mse"] + REFERENCE["dit_vb"], rtol=1e-5)
-    np.testing.assert_allclose(jnp.mean(loss), REFERENCE["dit_loss"], rtol=1e-5)
+    np.testing.assert_allclose(loss, mse + vb, rtol=1e-5)
+    np.testing.assert_allclose(jnp.mean(loss), recorded_loss, rtol=1e-5)
     plain = DDPM().loss(lambda x, time: output[..., :4], x0, u, noise)
-    np.testing.assert_allclose(plain, REFERENCE["dit_mse"], rtol=1e-5)
+    np.testing.assert_allclose(plain, mse, rtol=1e-5)
 
 
 def test_the_bound_teaches_the_variance_alone() -> None:
@@ -46,7 +45,7 @@ def test_the_bound_teaches_the_variance_alone() -> None:
 
 
 def test_sit() -> None:
-    x0, noise, t, xt, output = recorded("sit", "x", "eps", "t", "xt", "model_out")
+    x0, noise, t, xt, output, recorded_loss = recorded("sit", "x", "eps", "t", "xt", "model_out", "loss")
     process, seen = Flow(), {}
 
     def predict(x: jax.Array, time: jax.Array) -> jax.Array:
@@ -56,18 +55,18 @@ def test_sit() -> None:
     loss = process.loss(predict, x0, process.quantile(t), noise)
     np.testing.assert_allclose(seen["time"], t, atol=1e-6)
     np.testing.assert_allclose(seen["x"], xt, atol=1e-6)
-    np.testing.assert_allclose(jnp.mean(loss), REFERENCE["sit_loss"], rtol=1e-5)
+    np.testing.assert_allclose(jnp.mean(loss), recorded_loss, rtol=1e-5)
 
 
 def test_edm() -> None:
     """The network's raw output is worked out from the recorded denoiser, D = c_skip x + c_out F."""
-    x0, noise, sigma, denoised = recorded("edm", "x", "eps", "sigma", "D")
+    x0, noise, sigma, denoised, recorded_loss = recorded("edm", "x", "eps", "sigma", "D", "loss")
     process, at = EDM(), sigma[:, None, None, None]
     x = x0 + at * noise
     raw = (denoised - 0.25 / (at**2 + 0.25) * x) * jnp.sqrt(at**2 + 0.25) / (0.5 * at)
     np.testing.assert_allclose(process.denoise(lambda x, time: raw, x, sigma).x0, denoised, atol=1e-5)
     losses = process.weight(sigma) * jnp.sum(jnp.square(denoised - x0), axis=(1, 2, 3))
-    np.testing.assert_allclose(jnp.mean(losses), REFERENCE["edm_loss"], rtol=1e-5)
+    np.testing.assert_allclose(jnp.mean(losses), recorded_loss, rtol=1e-5)
     seen: dict[str, jax.Array] = {}
 
     def predict(x: jax.Array, time: jax.Array) -> jax.Array:

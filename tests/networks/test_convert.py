@@ -1,0 +1,120 @@
+"""Fidelity: the public networks' weights give their outputs, losses and gradients."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from reference_files import Reference
+
+from diffcurr.networks import DiT, SongUNet
+from diffcurr.networks.convert import load_torch
+from diffcurr.processes import DDPM, EDM, Flow, Process
+from diffcurr.training.state import split_network
+
+
+def make_dit(learn_sigma: bool = True) -> DiT:
+    return DiT(8, 2, 4, 48, 2, 4, 10, learn_sigma, class_dropout_prob=0.0, rngs=nnx.Rngs(0))
+
+
+def make_unet(**settings: Any) -> SongUNet:
+    sizes = dict(model_channels=32, channel_mult=(1, 2), num_blocks=1, attn_resolutions=(8,), dropout=0.0)
+    return SongUNet(16, 3, 3, **(sizes | settings), rngs=nnx.Rngs(0))
+
+
+CASES: dict[str, tuple[Callable[[], nnx.Module], Process]] = {
+    "dit": (make_dit, DDPM(learn_variance=True)),
+    "sit": (make_dit, Flow()),
+    "edm": (make_unet, EDM()),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parity(name: str) -> None:
+    """Output within 2e-5, loss within 1e-5, each parameter's gradient within 1e-4 of its norm."""
+    make, process = CASES[name]
+    reference, network = Reference(name), make()
+    load_torch(network, reference.weights())
+    graph, params = split_network(network)
+    x0, noise = reference["x"], reference["eps"]
+    if name == "edm":
+        time, labels, channels = reference["sigma"], None, 3
+    else:
+        time, labels, channels = reference["t"].astype(jnp.float32), reference["y"], 8 if name == "dit" else 4
+
+    def predict(params: Any, x: jax.Array, t: jax.Array) -> jax.Array:
+        return nnx.merge(graph, params)(x, t, labels)[..., :channels]
+
+    alpha, sigma = (v[:, None, None, None] for v in process.alpha_sigma(time))
+    x = alpha * x0 + sigma * noise
+    if name == "edm":
+        output, recorded = process.denoise(lambda x, t: predict(params, x, t), x, time).x0, reference["D"]
+    else:
+        np.testing.assert_allclose(x, reference["xt"], atol=1e-6)
+        output, recorded = predict(params, x, time), reference["model_out"]
+    assert float(jnp.linalg.norm(output - recorded) / jnp.linalg.norm(recorded)) < 2e-5
+
+    class Fixed(type(process)):  # type: ignore[misc]
+        """The process at the recorded times, which a quantile in float32 would not give exactly."""
+
+        def time(self, u: jax.Array) -> jax.Array:
+            return time
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss_and_gradient(params: Any) -> jax.Array:
+        settings = {"learn_variance": True} if name == "dit" else {}
+        losses = Fixed(**settings).loss(lambda x, t: predict(params, x, t), x0, jnp.zeros_like(time), noise)
+        return jnp.mean(losses)
+
+    loss, gradient = loss_and_gradient(params)
+    np.testing.assert_allclose(loss, reference["loss"], rtol=1e-5)
+    expected = make()
+    load_torch(expected, reference.gradients())
+    jax.tree.map(
+        lambda got, want: np.testing.assert_array_less(jnp.linalg.norm(got - want), 1e-4 * jnp.linalg.norm(want)),
+        gradient,
+        split_network(expected)[1],
+    )
+
+
+def test_sit_without_the_half_that_it_ignores() -> None:
+    reference, network = Reference("sit"), make_dit(learn_sigma=False)
+    load_torch(network, reference.weights())
+    output = network(reference["xt"], reference["t"], reference["y"])
+    np.testing.assert_allclose(output, reference["model_out"], atol=1e-5)
+
+
+def test_every_name_is_used_once() -> None:
+    weights = Reference("dit").weights()
+    extra = weights | {"surprise": np.zeros(3)}
+    with pytest.raises(ValueError, match="arrays missing: none; left over: surprise"):
+        load_torch(make_dit(), extra)
+    del weights["blocks.1.attn.qkv.bias"]
+    with pytest.raises(ValueError, match=r"arrays missing: blocks\.1\.attn\.qkv\.bias; left over: none"):
+        load_torch(make_dit(), weights)
+    with pytest.raises(ValueError, match="left over: .*16x16_aux_conv"):
+        load_torch(make_dit(), Reference("edm").weights())
+
+
+def test_fixed_tables_and_shapes_are_checked() -> None:
+    weights = Reference("dit").weights()
+    with pytest.raises(ValueError, match="pos_embed: is another table"):
+        load_torch(make_dit(), weights | {"pos_embed": weights["pos_embed"] + 0.1})
+    with pytest.raises(ValueError, match=r"t_embedder\.mlp\.0\.bias: gives shape \(47,\), the network has \(48,\)"):
+        load_torch(make_dit(), weights | {"t_embedder.mlp.0.bias": np.zeros(47)})
+    unet = Reference("edm").weights()
+    name = "model.enc.8x8_down.conv0.resample_filter"
+    with pytest.raises(ValueError, match=r"enc\.8x8_down\.conv0\.resample_filter: is another table"):
+        load_torch(make_unet(), unet | {name: 2 * unet[name]})
+
+
+def test_frequencies_of_ncsnpp_are_loaded() -> None:
+    network = make_unet(embedding_type="fourier")
+    weights = Reference("edm").weights()
+    drawn = np.linspace(-20, 20, 16).astype(np.float32)
+    load_torch(network, weights | {"model.map_noise.freqs": drawn})
+    np.testing.assert_allclose(network.frequencies, drawn)
