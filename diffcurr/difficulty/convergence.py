@@ -92,7 +92,7 @@ def train_intervals(
         return jax.lax.scan(step, states, length=evaluate_every)[0]
 
     def evaluate(seed: Array, states: TrainState) -> Float[Array, " interval"]:
-        stratified = dataclasses.replace(alone, seed=seed, stratified=True, class_dropout=0.0, dropout=False)
+        stratified = dataclasses.replace(alone, seed=seed, stratified=True, class_dropout=0.0)
         batch = some(seed, "interval evaluation", 0, num_evaluated)
 
         def loss(params: Any, mask: Array) -> Array:

@@ -69,7 +69,6 @@ class Draws(NamedTuple):
     u: Float[Array, " batch"]
     noise: Float[Array, "batch height width channel"]
     drop_label: Bool[Array, " batch"]
-    dropout_key: PRNGKeyArray
 
 
 class Metrics(NamedTuple):
@@ -109,19 +108,18 @@ def draw(
         u=masked_quantiles(key("noise level"), mask, config.edges, batch, stratified=config.stratified),
         noise=jax.random.normal(key("noise"), image_shape, jnp.float32),
         drop_label=jax.random.bernoulli(key("label dropout"), config.class_dropout, (batch,)),
-        dropout_key=key("dropout"),
     )
 
 
 def microbatch_loss(
-    params: Any, config: StepConfig, batch: Batch, draws: Draws
+    params: Any, config: StepConfig, batch: Batch, draws: Draws, dropout_key: PRNGKeyArray | None = None
 ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
-    """Mean loss of a microbatch, and the loss of each of its examples."""
+    """Mean loss of a microbatch, and the loss of each of its examples; without a key nothing is dropped."""
     network = nnx.merge(config.graph, params)
     labels = None
     if config.num_classes:
         labels = jnp.where(draws.drop_label, config.num_classes, batch["label"])
-    settings = {"dropout_key": draws.dropout_key} if config.dropout else {}
+    settings = {"dropout_key": dropout_key} if config.dropout else {}
     losses = config.process.loss(lambda x, t: network(x, t, labels, **settings), batch["image"], draws.u, draws.noise)
     return jnp.mean(losses), losses
 
@@ -145,7 +143,8 @@ def train_step(
     def gradient(index: int | Array, part: Batch) -> tuple[Any, Array, Array, Array]:
         draws = draw(config, state.step, index, mask, part["image"].shape)
         value_and_grad = jax.value_and_grad(microbatch_loss, has_aux=True)
-        (loss, losses), grads = value_and_grad(state.params, config, part, draws)
+        dropout_key = step_key(config.seed, "dropout", state.step, index)
+        (loss, losses), grads = value_and_grad(state.params, config, part, draws, dropout_key)
         member = jax.nn.one_hot(cluster_of(draws.u, config.edges), num_clusters, dtype=jnp.float32)
         # Not a matrix product: 0 x inf would spread a non-finite loss over every cluster.
         cluster_loss = jnp.sum(jnp.where(member > 0, losses[:, None], 0.0), axis=0)
