@@ -30,6 +30,10 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     """Writes relative_entropy.npz and .png, convergence.npz and .png, and report.md. Returns the exit code."""
     experiment, workdir, line = experiment_lib.from_config(config), epath.Path(workdir), Line()
     check_config(workdir, config)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"workdir {workdir} cannot be written ({error}): choose another with --workdir") from error
     data = curve.load_data(experiment, line)
 
     ################################################## relative entropy of consecutive marginals
@@ -100,8 +104,8 @@ def _gaussian(experiment: Experiment, data: Batch, line: Line) -> np.ndarray:
 def _suggested_edges(experiment: Experiment, mixture: RelativeEntropy) -> dict[str, np.ndarray]:
     number, process = experiment.config.curriculum.clusters, experiment.process
     return {
-        "relative entropy": clusters.by_relative_entropy(mixture.value, number),
-        "its square root": clusters.by_relative_entropy(mixture.value, number, power=0.5),
+        "relative entropy": curve.entropy_clusters(mixture.value, number, 1.0),
+        "its square root": curve.entropy_clusters(mixture.value, number, 0.5),
         "log SNR": clusters.by_log_snr(process.log_snr(process.level_midpoints), number),
     }
 

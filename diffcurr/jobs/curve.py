@@ -107,10 +107,15 @@ def with_clusters(experiment: Experiment, workdir: epath.Path, line: Line) -> Ex
             line.say("measuring the relative entropy from which the clusters follow (once; kept in the workdir)")
             arrays = measure(experiment, load_data(experiment, line), line)._asdict()
             save(workdir, experiment, arrays)
-        edges = clusters.by_relative_entropy(arrays["value"], settings.clusters, power=settings.entropy_power)
+        edges = entropy_clusters(arrays["value"], settings.clusters, settings.entropy_power)
     if jax.process_count() > 1:
         edges = multihost_utils.broadcast_one_to_all(edges)
     return dataclasses.replace(experiment, edges=edges)
+
+
+def entropy_clusters(value: jax.Array | np.ndarray, number: int, power: float) -> np.ndarray:
+    """Clusters from a measured curve, which sampling may leave a little below 0 where it is tiny."""
+    return clusters.by_relative_entropy(np.maximum(np.asarray(value), 0.0), number, power=power)
 
 
 def _measured_on(experiment: Experiment) -> dict[str, Any]:

@@ -113,6 +113,12 @@ def test_another_analysis_is_another_run(tmp_path: pathlib.Path) -> None:
     assert train.run(tiny.config(**uniform | {"analysis__samples": 32}), tmp_path / "uniform") == 0
 
 
+def test_a_folder_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"workdir .*file/run cannot be written .* choose another with --workdir"):
+        analyze.run(tiny.config(**SETTINGS), tmp_path / "file" / "run")
+
+
 def test_more_samples_than_images(tmp_path: pathlib.Path) -> None:
     with pytest.raises(UserError, match="analysis: samples = 301: there are only 296 images"):
         analyze.run(tiny.config(**SETTINGS | {"analysis__samples": 301}), tmp_path)
