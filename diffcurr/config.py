@@ -23,6 +23,43 @@ FREE_KEYS = (
 )
 
 
+# Each process as its authors have it, with the sampler that goes with it.
+PROCESSES: dict[str, dict[str, dict[str, Any]]] = {
+    "ddpm": {
+        "process": {"schedule": "linear", "prediction": "epsilon", "num_timesteps": 1000, "weighting": "constant"},
+        "sampling": {"solver": "ddim", "steps": 50},
+    },
+    "edm": {
+        "process": {"sigma_data": 0.5, "weighting": "edm"},
+        "sampling": {"solver": "heun", "steps": 18},
+        "optimizer": {"clip_norm": 0.0},  # its loss is a sum over pixels
+    },
+    "flow": {
+        "process": {
+            "path": "linear",
+            "prediction": "velocity",
+            "distribution": "uniform",
+            "weighting": "constant",
+        },
+        "sampling": {"solver": "heun", "steps": 25},
+    },
+}
+
+
+def set_process(config: ConfigDict, name: str) -> None:
+    """Chooses one of PROCESSES, with its settings, sampler and clipping.
+
+    Raises:
+      ValueError: for another name.
+    """
+    if name not in PROCESSES:
+        raise ValueError(f"there is no process {name!r}: choose one of {', '.join(PROCESSES)}")
+    with config.unlocked():
+        config.process.update(name=name, **PROCESSES[name]["process"])
+    config.sampling.update(PROCESSES[name]["sampling"])
+    config.optimizer.update(PROCESSES[name].get("optimizer", {}))
+
+
 def outline() -> ConfigDict:
     """Every key with its default; see the README's table for what each means."""
     config = ConfigDict(

@@ -1,4 +1,5 @@
 import importlib.util
+import inspect
 import pathlib
 
 import jax
@@ -6,6 +7,7 @@ import pytest
 
 from diffcurr import config as config_lib
 from diffcurr.jobs import experiment
+from diffcurr.processes import PROCESSES
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -23,6 +25,12 @@ def test_every_config_is_valid(path: pathlib.Path) -> None:
     parts = experiment.from_config(config, jax.devices()[:1])
     assert len(parts.edges) == config.curriculum.clusters + 1
     assert parts.compiled.abstract_state.params
+    if "process" in inspect.signature(module.get_config).parameters:
+        for process in PROCESSES:
+            variant = experiment.from_config(module.get_config(process), jax.devices()[:1])
+            assert isinstance(variant.process, PROCESSES[process])
+        with pytest.raises(ValueError, match="there is no process 'vp': choose one of ddpm, edm, flow"):
+            module.get_config("vp")
 
 
 def test_differences() -> None:

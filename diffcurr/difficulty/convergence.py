@@ -61,13 +61,10 @@ def train_intervals(
     Raises:
       ValueError: if a number is below 1, or steps is no multiple of evaluate_every.
     """
-    numbers = {"steps": steps, "batch_size": batch_size, "evaluate_every": evaluate_every, "seeds": len(seeds)}
-    for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{name} = {value}: must be at least 1")
-    if steps % evaluate_every:
-        raise ValueError(f"steps = {steps}: must be a multiple of evaluate_every = {evaluate_every}")
     num_intervals = len(edges) - 1
+    check_numbers(
+        intervals=num_intervals, seeds=len(seeds), steps=steps, batch_size=batch_size, evaluate_every=evaluate_every
+    )
     masks = jnp.eye(num_intervals, dtype=bool)
     alone = dataclasses.replace(
         config, pacing=PacingConfig(clusters=num_intervals, order="none"), edges=edges, microbatches=1
@@ -122,6 +119,25 @@ def train_intervals(
     return Convergence(evaluations, np.stack(losses, axis=-1))
 
 
+def check_numbers(*, steps: int, evaluate_every: int, **numbers: int) -> None:
+    """What `train_intervals` asks of its numbers.
+
+    Raises:
+      ValueError: if one is below 1, or steps is no multiple of evaluate_every.
+    """
+    for name, value in (numbers | {"steps": steps, "evaluate_every": evaluate_every}).items():
+        if value < 1:
+            raise ValueError(f"{name} = {value}: must be at least 1")
+    if steps % evaluate_every:
+        raise ValueError(f"steps = {steps}: must be a multiple of evaluate_every = {evaluate_every}")
+
+
+def check_share(share: float) -> None:
+    """Raises ValueError if a share of the improvement is not in (0, 1)."""
+    if not 0.0 < share < 1.0:
+        raise ValueError(f"share = {share}: must lie between 0 and 1")
+
+
 def normalised(loss: Float[np.ndarray, "*model evaluation"]) -> Float[np.ndarray, "*model evaluation"]:
     """Loss curves from 1 at the start to 0 at the end, which is the mean over the last tenth of the evaluations."""
     last = max(1, loss.shape[-1] // 10)
@@ -138,8 +154,7 @@ def steps_to_share(convergence: Convergence, share: float) -> Float[np.ndarray, 
     Raises:
       ValueError: if share is not in (0, 1).
     """
-    if not 0.0 < share < 1.0:
-        raise ValueError(f"share = {share}: must lie between 0 and 1")
+    check_share(share)
     left = normalised(convergence.loss) - (1.0 - share)  # at most 0 once it is reached
     after = np.argmax(left <= 0, axis=-1)
     before = np.maximum(after - 1, 0)

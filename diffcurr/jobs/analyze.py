@@ -20,7 +20,7 @@ from diffcurr.errors import UserError, concerning
 from diffcurr.jobs import curve
 from diffcurr.jobs import experiment as experiment_lib
 from diffcurr.jobs.experiment import Experiment
-from diffcurr.jobs.workdir import check_config
+from diffcurr.jobs.workdir import cannot_be_written, check_config
 from diffcurr.metrics import figures
 from diffcurr.metrics.progress import Countdown, Line
 from diffcurr.training.state import split_network
@@ -33,7 +33,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"workdir {workdir} cannot be written ({error}): choose another with --workdir") from error
+        raise cannot_be_written(workdir, error) from error
     data = curve.load_data(experiment, line)
 
     ################################################## relative entropy of consecutive marginals

@@ -20,6 +20,7 @@ from diffcurr import config as config_lib
 from diffcurr.curriculum import clusters
 from diffcurr.curriculum.pacing import PacingConfig
 from diffcurr.data.sources import DATASETS, DatasetInfo
+from diffcurr.difficulty import convergence
 from diffcurr.errors import UserError, concerning
 from diffcurr.networks import NETWORKS
 from diffcurr.processes import PROCESSES, Process
@@ -227,21 +228,14 @@ def _check_sampling(config: ConfigDict, process: Process, channels: int) -> None
 
 
 def _check_analysis(config: ConfigDict) -> None:
-    settings, convergence = config.analysis, config.analysis.convergence
     with concerning("analysis"):
         for name in ("images", "samples"):
-            if settings[name] < 8:
-                raise ValueError(f"{name} = {settings[name]}: must be at least 8")
-        for name in ("intervals", "seeds", "steps", "batch_size", "evaluate_every"):
-            if convergence[name] < 1:
-                raise ValueError(f"convergence.{name} = {convergence[name]}: must be at least 1")
-        if convergence.steps % convergence.evaluate_every:
-            raise ValueError(
-                f"convergence.steps = {convergence.steps}: must be a multiple of evaluate_every = "
-                f"{convergence.evaluate_every}"
-            )
-        if not 0.0 < convergence.share < 1.0:
-            raise ValueError(f"convergence.share = {convergence.share}: must lie between 0 and 1")
+            if config.analysis[name] < 8:
+                raise ValueError(f"{name} = {config.analysis[name]}: must be at least 8")
+    with concerning("analysis.convergence"):
+        numbers = config.analysis.convergence.to_dict()
+        convergence.check_share(numbers.pop("share"))
+        convergence.check_numbers(**numbers)
 
 
 def _check_outline(config: ConfigDict) -> None:

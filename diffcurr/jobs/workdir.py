@@ -35,6 +35,11 @@ def check_config(workdir: epath.Path, config: ConfigDict) -> None:
         )
 
 
+def cannot_be_written(workdir: epath.Path, error: OSError) -> UserError:
+    """The error of a folder that cannot be written, to be raised."""
+    return UserError(f"workdir {workdir} cannot be written ({error}): choose another with --workdir")
+
+
 class Workdir:
     """A context in which this process owns the folder; the claim ends with the process, however that ends.
 
@@ -59,9 +64,7 @@ class Workdir:
                 temporary.write_text(json.dumps(config_lib.to_json(self._config), indent=2) + "\n")
         except OSError as error:
             self._release()
-            raise UserError(
-                f"workdir {self.path} cannot be written ({error}): choose another with --workdir"
-            ) from error
+            raise cannot_be_written(self.path, error) from error
         except UserError:
             self._release()
             raise

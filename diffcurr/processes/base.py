@@ -37,9 +37,9 @@ class Process(abc.ABC):
     """
 
     @property
-    @abc.abstractmethod
     def num_levels(self) -> int:
         """How many equally likely noise levels there are; for a continuous process, how finely to tabulate it."""
+        return 1000
 
     @abc.abstractmethod
     def time(self, u: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
@@ -119,6 +119,11 @@ class Process(abc.ABC):
 def libraries(array: Array | np.ndarray) -> tuple[Any, Any]:
     """(array functions, special functions): NumPy's and SciPy's, or JAX's, whichever the array is of."""
     return (np, scipy.special) if isinstance(array, np.ndarray | np.generic) else (jnp, jax.scipy.special)
+
+
+def inside(u: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
+    """u kept from 0 and 1, where log SNR is infinite for a continuous process."""
+    return libraries(u)[0].clip(u, 2.0**-25, 1.0 - 2.0**-24)
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

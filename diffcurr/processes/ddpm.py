@@ -149,7 +149,7 @@ class DDPM(base.Process):
         error = base.mean_over_pixels(jnp.square(output - prediction.target(self.prediction, x0, noise, level)))
         if self.weighting == "speed":
             error = error * jnp.asarray(self._speed_weights, jnp.float32)[time.astype(jnp.int32)]
-        elif self.weighting != "constant":
+        else:
             error = error * weighting.weight(
                 self.weighting, self.prediction, level, gamma=self.weighting_gamma, k=self.weighting_k
             )

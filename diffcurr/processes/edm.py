@@ -46,14 +46,9 @@ class EDM(base.Process):
         if self.sigma_max <= self.sigma_min:
             raise ValueError(f"sigma_max = {self.sigma_max}: must be above sigma_min = {self.sigma_min}")
 
-    @property
-    def num_levels(self) -> int:
-        return 1000
-
     def time(self, u: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
         xp, special = base.libraries(u)
-        inside = xp.clip(u, 2.0**-25, 1.0 - 2.0**-24)  # u may be 0, where sigma would be too
-        return xp.exp(self.p_mean + self.p_std * special.ndtri(inside)).astype(u.dtype)
+        return xp.exp(self.p_mean + self.p_std * special.ndtri(base.inside(u))).astype(u.dtype)
 
     def quantile(self, time: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
         xp, special = base.libraries(time)

@@ -47,16 +47,11 @@ class Flow(base.Process):
         if self.std <= 0:
             raise ValueError(f"std = {self.std}: must be above 0")
 
-    @property
-    def num_levels(self) -> int:
-        return 1000
-
     def time(self, u: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
-        xp, special = base.libraries(u)
-        inside = xp.clip(u, 2.0**-25, 1.0 - 2.0**-24)  # neither pure noise nor clean data, where log SNR is infinite
         if self.distribution == "uniform":
-            return (1.0 - inside).astype(u.dtype)
-        return special.expit(self.mean - self.std * special.ndtri(inside)).astype(u.dtype)
+            return (1.0 - base.inside(u)).astype(u.dtype)
+        _, special = base.libraries(u)
+        return special.expit(self.mean - self.std * special.ndtri(base.inside(u))).astype(u.dtype)
 
     def quantile(self, time: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
         if self.distribution == "uniform":
