@@ -12,6 +12,7 @@ from flax.nnx import initializers
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffcurr.networks import embeddings
+from diffcurr.networks.rows import pointwise_conv
 
 ENCODERS = ("standard", "skip", "residual")
 DECODERS = ("standard", "skip")
@@ -310,6 +311,7 @@ class Conv(nnx.Module):
                 (kernel, kernel),
                 padding=[(self.padding, self.padding)] * 2,
                 kernel_init=lambda key, shape, dtype: scale * xavier(key, shape, dtype),
+                conv_general_dilated=pointwise_conv if kernel == 1 else jax.lax.conv_general_dilated,
                 dtype=dtype,
                 rngs=rngs,
             )
