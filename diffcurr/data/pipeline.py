@@ -5,6 +5,7 @@ of B, so the global batch is the same for any number of processes, and the state
 count of global batches, the same on every process.
 """
 
+import functools
 from typing import Any
 
 import grain
@@ -14,7 +15,7 @@ from jaxtyping import Float, Int
 from diffcurr.data.sources import DatasetInfo, Source
 
 Batch = dict[str, Any]
-"""{"image": float32 [B, H, W, C] in [-1, 1], "label": int32 [B]}."""
+"""{"image": float32 [B, H, W, C], pixels in [-1, 1]; "label": int32 [B]}."""
 
 
 def make_dataset(
@@ -33,7 +34,7 @@ def make_dataset(
       batch_size: global; must be divisible by process_count.
       flip: mirror images at random, where the data set allows it (`info.flip`).
     """
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    dataset = _drawn(grain.MapDataset.source(source).seed(seed).shuffle().repeat(), info)
     if flip and info.flip:
         dataset = dataset.random_map(_flip)
     dataset = dataset.batch(batch_size // process_count, drop_remainder=True)[process_index::process_count]
@@ -51,16 +52,33 @@ def make_iterator(dataset: grain.MapDataset, *, threads: int = 2, prefetch: int 
 
 def load(source: Source, info: DatasetInfo, number: int, seed: int) -> Batch:
     """`number` examples, or all if there are fewer, as one batch in memory; which ones depends on the seed alone."""
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle()[:number].batch(256)
+    dataset = _drawn(grain.MapDataset.source(source).seed(seed).shuffle()[:number], info).batch(256)
     parts = list(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)))
     return to_model_range({key: np.concatenate([p[key] for p in parts]) for key in ("image", "label")}, info.max_value)
 
 
-def to_model_range(batch: Batch, max_value: float) -> Batch:
-    """Scales pixels from [0, max_value] to [-1, 1] and keeps what training uses."""
+def to_model_range(batch: Batch, max_value: float | None) -> Batch:
+    """Scales pixels from [0, max_value] to [-1, 1], where there is one, and keeps what training uses."""
     images: Float[np.ndarray, "..."] = np.asarray(batch["image"], np.float32)
     labels: Int[np.ndarray, "..."] = np.asarray(batch["label"], np.int32)
-    return {"image": images * np.float32(2.0 / max_value) - np.float32(1.0), "label": labels}
+    if max_value is not None:
+        images = images * np.float32(2.0 / max_value) - np.float32(1.0)
+    return {"image": images, "label": labels}
+
+
+def _drawn(dataset: grain.MapDataset, info: DatasetInfo) -> grain.MapDataset:
+    """With latents drawn where the source gives their means and standard deviations."""
+    if info.max_value is not None:
+        return dataset
+    return dataset.random_map(functools.partial(_sample_latent, channels=info.channels))
+
+
+def _sample_latent(example: dict[str, Any], rng: np.random.Generator, channels: int) -> dict[str, Any]:
+    image: Float[np.ndarray, "height width channel"] = example["image"]
+    if image.shape[-1] == channels:
+        return example
+    noise = rng.standard_normal((*image.shape[:-1], channels), np.float32)
+    return {**example, "image": image[..., :channels] + image[..., channels:] * noise}
 
 
 def _flip(example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:

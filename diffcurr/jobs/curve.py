@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from diffcurr import atomic_file
 from diffcurr import config as config_lib
 from diffcurr.curriculum import clusters
-from diffcurr.data import pipeline, sources
+from diffcurr.data import pipeline
 from diffcurr.data.pipeline import Batch
 from diffcurr.difficulty.relative_entropy import RelativeEntropy, relative_entropy
 from diffcurr.errors import concerning
@@ -42,7 +42,7 @@ def levels(experiment: Experiment) -> Levels:
 def load_data(experiment: Experiment, line: Line) -> Batch:
     """The images that are analyzed: all of the split, or `analysis.images` of them drawn by the seed."""
     config = experiment.config
-    source = sources.open_source(experiment.dataset, config.dataset.split, config.dataset.data_dir)
+    source = experiment.open_source()
     number = min(len(source), config.analysis.images)
     number -= number % jax.local_device_count()  # each device holds as many
     line.say(f"{config.dataset.name}: reading {number:,} of {len(source):,} images")

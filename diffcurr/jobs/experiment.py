@@ -19,13 +19,13 @@ from ml_collections import ConfigDict
 from diffcurr import config as config_lib
 from diffcurr.curriculum import clusters
 from diffcurr.curriculum.pacing import PacingConfig
-from diffcurr.data.sources import DATASETS, DatasetInfo
+from diffcurr.data.sources import DATASETS, DatasetInfo, Source, open_source
 from diffcurr.difficulty import convergence
 from diffcurr.errors import UserError, concerning
 from diffcurr.networks import NETWORKS
 from diffcurr.processes import PROCESSES, Process
 from diffcurr.sampling.solvers import SOLVERS
-from diffcurr.training import optimizer, sharding
+from diffcurr.training import augmentation, optimizer, sharding
 from diffcurr.training.randomness import stream_key
 from diffcurr.training.state import TrainState, init_state, split_network
 from diffcurr.training.step import CompiledStep, StepConfig, compile_step
@@ -80,16 +80,27 @@ class Experiment:
             seed=self.config.seed,
             stratified=self.config.curriculum.stratified,
             ema_decay=self.config.ema.decay,
+            ema_rampup=self.config.ema.rampup,
             microbatches=self.config.microbatches,
             num_classes=self.num_classes,
             class_dropout=self.config.class_dropout if self.num_classes else 0.0,
             dropout=getattr(self._network_outline, "dropout", 0.0) > 0,
+            augment=self.config.dataset.augment,
         )
 
     @functools.cached_property
     def compiled(self) -> CompiledStep:
         """The train step for this config's mesh; compiled at its first call."""
         return compile_step(self.step_config, self.abstract_network[1], self.mesh)
+
+    def open_source(self) -> Source:
+        """The examples of the config's split, prepared first if need be.
+
+        Raises:
+          UserError: if they cannot be had.
+        """
+        settings = self.config.dataset
+        return open_source(self.dataset, settings.split, settings.data_dir, latent_scale=settings.latent_scale)
 
     def init_state(self) -> TrainState:
         """The state before the first step, made where it will live; a function of the seed alone."""
@@ -120,12 +131,15 @@ def from_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None)
             raise UserError(f"{key} = {config[key]}: a number of steps, or 0 for never")
     if not 0.0 <= config.ema.decay < 1.0:
         raise UserError(f"ema.decay = {config.ema.decay}: must lie in [0, 1)")
+    if config.ema.rampup < 0.0:
+        raise UserError(f"ema.rampup = {config.ema.rampup}: a share of the steps, or 0 for none")
     if not 0.0 <= config.class_dropout < 1.0:
         raise UserError(f"class_dropout = {config.class_dropout}: a share of the labels must lie in [0, 1)")
     if config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"dtype = {config.dtype!r}: choose float32 or bfloat16")
 
     dataset = _choose("dataset", DATASETS, config.dataset.name)
+    _check_dataset(config, dataset)
     process = _build("process", PROCESSES, config.process)
     with concerning("optimizer"):
         optimizer_config = optimizer.OptimizerConfig(**config.optimizer)
@@ -141,16 +155,18 @@ def from_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None)
             f"devices that share the batch times microbatches = {config.microbatches}; the next such size is "
             f"{-(-config.batch_size // parts) * parts}"
         )
-    _check_sampling(config, process, dataset.channels)
+    _check_sampling(config, process, dataset)
     _check_analysis(config)
 
-    follows = _choose("network", NETWORKS, config.network.name).data_arguments(
-        size=dataset.image_size,
-        channels=dataset.channels,
-        num_classes=dataset.num_classes if config.class_conditional else 0,
-        class_dropout=config.class_dropout if config.class_conditional else 0.0,
-        learn_variance=process.learns_variance,
-    )
+    with concerning(f"network {config.network.name}"):
+        follows = _choose("network", NETWORKS, config.network.name).data_arguments(
+            size=dataset.image_size,
+            channels=dataset.channels,
+            num_classes=dataset.num_classes if config.class_conditional else 0,
+            class_dropout=config.class_dropout if config.class_conditional else 0.0,
+            learn_variance=process.learns_variance,
+            augment_dim=augmentation.NUM_LABELS if config.dataset.augment else 0,
+        )
     make_network = _build("network", NETWORKS, config.network, partial=True, dtype=config.dtype, **follows)
     experiment = Experiment(
         config=config,
@@ -199,7 +215,19 @@ def _curriculum(config: ConfigDict, process: Process) -> tuple[PacingConfig, Flo
     return pacing, edges
 
 
-def _check_sampling(config: ConfigDict, process: Process, channels: int) -> None:
+def _check_dataset(config: ConfigDict, dataset: DatasetInfo) -> None:
+    settings = config.dataset
+    if config.class_conditional and not dataset.num_classes:
+        raise UserError(f"class_conditional = True: {dataset.name} has no classes")
+    if not 0.0 <= settings.augment <= 1.0:
+        raise UserError(f"dataset.augment = {settings.augment}: a probability must lie in [0, 1]")
+    if settings.latent_scale <= 0:
+        raise UserError(f"dataset.latent_scale = {settings.latent_scale}: must be above 0")
+    if settings.augment and settings.flip and dataset.flip:
+        raise UserError(f"dataset.augment = {settings.augment}: mirrors images itself; set dataset.flip = False")
+
+
+def _check_sampling(config: ConfigDict, process: Process, dataset: DatasetInfo) -> None:
     settings = config.sampling
     with concerning("sampling"):
         if settings.solver not in SOLVERS:
@@ -208,6 +236,8 @@ def _check_sampling(config: ConfigDict, process: Process, channels: int) -> None
             raise ValueError(f"samples = {settings.samples}: must be at least 1")
         if settings.clip < 0:
             raise ValueError(f"clip = {settings.clip}: a limit above 0, or 0 for none")
+        if settings.clip and dataset.max_value is None:
+            raise ValueError(f"clip = {settings.clip}: latents have no limits; give 0")
         if settings.guidance != 1.0 and not config.class_conditional:
             raise ValueError(f"guidance = {settings.guidance}: needs class_conditional = True")
         if settings.guidance != 1.0 and config.class_dropout == 0.0:
@@ -223,8 +253,8 @@ def _check_sampling(config: ConfigDict, process: Process, channels: int) -> None
         low, high = settings.guidance_interval
         if not 0.0 <= low < high <= 1.0:
             raise ValueError(f"guidance_interval = {settings.guidance_interval}: two rising quantiles in [0, 1]")
-        if not 0 <= settings.guidance_channels <= channels:
-            raise ValueError(f"guidance_channels = {settings.guidance_channels}: there are {channels} channels")
+        if not 0 <= settings.guidance_channels <= dataset.channels:
+            raise ValueError(f"guidance_channels = {settings.guidance_channels}: there are {dataset.channels} channels")
 
 
 def _check_analysis(config: ConfigDict) -> None:

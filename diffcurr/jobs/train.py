@@ -29,7 +29,7 @@ UNLOGGED = 1000  # steps between looks at the loss in a run that logs nothing
 def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     """Trains into `workdir` from its newest checkpoint, or from the start. Returns the exit code."""
     experiment = experiment_lib.from_config(config)
-    source = sources.open_source(experiment.dataset, config.dataset.split, config.dataset.data_dir)
+    source = experiment.open_source()
     with Workdir(workdir, config) as folder, Termination() as termination:
         experiment = curve.with_clusters(experiment, folder.path, Line())
         checkpoints = Checkpoints(folder.path / "checkpoints")

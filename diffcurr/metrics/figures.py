@@ -22,10 +22,14 @@ from diffcurr.metrics.intervals import Interval, mean_interval
 def save_grid(path: epath.PathLike, images: Float[np.ndarray, "n height width channel"], columns: int = 0) -> None:
     """Writes images in [-1, 1] as one PNG, row by row; small ones are enlarged by whole pixels.
 
+    Of latents, which have neither 1 nor 3 channels, the first three are shown as red, green and blue in [-3, 3].
+
     Args:
       columns: images a row; the square root of their number if 0.
     """
     number, height, width, channels = images.shape
+    if channels not in (1, 3):
+        images, channels = images[..., :3] / 3.0, 3
     columns = columns or int(np.ceil(np.sqrt(number)))
     rows = -(-number // columns)
     pixels = np.round((np.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)

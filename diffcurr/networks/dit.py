@@ -108,9 +108,11 @@ class DiT(nnx.Module):
 
     @staticmethod
     def data_arguments(
-        size: int, channels: int, num_classes: int, class_dropout: float, learn_variance: bool
+        size: int, channels: int, num_classes: int, class_dropout: float, learn_variance: bool, augment_dim: int
     ) -> dict[str, Any]:
         """The arguments that follow from data and process."""
+        if augment_dim:
+            raise ValueError("takes no augmentation labels: set dataset.augment = 0, or choose song_unet")
         return {
             "input_size": size,
             "in_channels": channels,

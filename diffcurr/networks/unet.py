@@ -153,7 +153,7 @@ class SongUNet(nnx.Module):
 
     @staticmethod
     def data_arguments(
-        size: int, channels: int, num_classes: int, class_dropout: float, learn_variance: bool
+        size: int, channels: int, num_classes: int, class_dropout: float, learn_variance: bool, augment_dim: int
     ) -> dict[str, Any]:
         """The arguments that follow from data and process. Without a class its labels are zeros, dropped or not."""
         del class_dropout
@@ -162,7 +162,7 @@ class SongUNet(nnx.Module):
             "in_channels": channels,
             "out_channels": channels * (2 if learn_variance else 1),
             "label_dim": num_classes,
-            "augment_dim": 0,
+            "augment_dim": augment_dim,
         }
 
     def __call__(

@@ -21,7 +21,7 @@ from diffcurr.curriculum import pacing
 from diffcurr.curriculum.pacing import PacingConfig
 from diffcurr.curriculum.quantiles import cluster_of, masked_quantiles
 from diffcurr.processes import Process
-from diffcurr.training import sharding
+from diffcurr.training import augmentation, sharding
 from diffcurr.training.randomness import step_key
 from diffcurr.training.state import TrainState, init_state
 
@@ -42,10 +42,12 @@ class StepConfig:
       seed: of the run; all randomness derives from it.
       stratified: whether u is stratified over each microbatch.
       ema_decay: per step; 0 keeps no history.
+      ema_rampup: the average's half-life is at most this share of the steps so far; 0 for no such limit.
       microbatches: gradients are averaged over so many parts of the batch, one after another, to save memory.
       num_classes: 0 if the network takes no labels; otherwise also the label that stands for "no class".
       class_dropout: share of labels replaced by "no class".
       dropout: whether the network drops activations, that is, takes a `dropout_key`.
+      augment: probability of each of EDM's augmentations; above 0, the network takes their `augment_labels`.
     """
 
     graph: Any
@@ -57,10 +59,12 @@ class StepConfig:
     seed: int | Int[Array, ""] = 0
     stratified: bool = False
     ema_decay: float = 0.999
+    ema_rampup: float = 0.0
     microbatches: int = 1
     num_classes: int = 0
     class_dropout: float = 0.0
     dropout: bool = False
+    augment: float = 0.0
 
 
 class Draws(NamedTuple):
@@ -112,14 +116,20 @@ def draw(
 
 
 def microbatch_loss(
-    params: Any, config: StepConfig, batch: Batch, draws: Draws, dropout_key: PRNGKeyArray | None = None
+    params: Any,
+    config: StepConfig,
+    batch: Batch,
+    draws: Draws,
+    dropout_key: PRNGKeyArray | None = None,
+    augment_labels: Float[Array, "batch augment"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
     """Mean loss of a microbatch, and the loss of each of its examples; without a key nothing is dropped."""
     network = nnx.merge(config.graph, params)
     labels = None
     if config.num_classes:
         labels = jnp.where(draws.drop_label, config.num_classes, batch["label"])
-    settings = {"dropout_key": dropout_key} if config.dropout else {}
+    settings: dict[str, Any] = {"dropout_key": dropout_key} if config.dropout else {}
+    settings |= {"augment_labels": augment_labels} if config.augment else {}
     losses = config.process.loss(lambda x, t: network(x, t, labels, **settings), batch["image"], draws.u, draws.noise)
     return jnp.mean(losses), losses
 
@@ -142,9 +152,13 @@ def train_step(
 
     def gradient(index: int | Array, part: Batch) -> tuple[Any, Array, Array, Array]:
         draws = draw(config, state.step, index, mask, part["image"].shape)
+        dropout_key, augment_labels = step_key(config.seed, "dropout", state.step, index), None
+        if config.augment:
+            key = step_key(config.seed, "augmentation", state.step, index)
+            images, augment_labels = augmentation.augment(key, part["image"], config.augment)
+            part = {**part, "image": images}
         value_and_grad = jax.value_and_grad(microbatch_loss, has_aux=True)
-        dropout_key = step_key(config.seed, "dropout", state.step, index)
-        (loss, losses), grads = value_and_grad(state.params, config, part, draws, dropout_key)
+        (loss, losses), grads = value_and_grad(state.params, config, part, draws, dropout_key, augment_labels)
         member = jax.nn.one_hot(cluster_of(draws.u, config.edges), num_clusters, dtype=jnp.float32)
         # Not a matrix product: 0 x inf would spread a non-finite loss over every cluster.
         cluster_loss = jnp.sum(jnp.where(member > 0, losses[:, None], 0.0), axis=0)
@@ -161,7 +175,7 @@ def train_step(
     next_state = TrainState(
         step=state.step + 1,
         params=params,
-        ema=optax.incremental_update(params, state.ema, 1.0 - config.ema_decay),
+        ema=optax.incremental_update(params, state.ema, 1.0 - _ema_decay(config, state.step)),
         opt_state=opt_state,
         pacing=next_pacing,
     )
@@ -174,6 +188,13 @@ def train_step(
         cluster_count=cluster_count,
     )
     return next_state, pacing.active_clusters(next_pacing, config.pacing), metrics
+
+
+def _ema_decay(config: StepConfig, step: Int[Array, ""]) -> float | Float[Array, ""]:
+    """EDM's average (Karras et al. 2022, training_loop of the public code) follows the parameters closely at first."""
+    if not config.ema_rampup:
+        return config.ema_decay
+    return jnp.minimum(config.ema_decay, jnp.exp2(-1.0 / (config.ema_rampup * step.astype(jnp.float32))))
 
 
 def _accumulate(gradient: Callable[..., tuple[Any, Array, Array, Array]], batch: Batch, microbatches: int) -> Any:

@@ -14,7 +14,13 @@ from diffcurr.metrics.writers import read_rows
 from diffcurr.training.checkpoint import Checkpoints
 
 SETTINGS = {  # plain DDPM: tests/training/test_step.py, tests/jobs/test_resume.py
-    "EDM, U-Net": {"process": "edm", "network": "song_unet", "sampling__solver": "heun"},
+    "EDM, U-Net": {
+        "process": "edm",
+        "network": "song_unet",
+        "sampling__solver": "heun",
+        "dataset__augment": 0.5,
+        "ema__rampup": 0.05,
+    },
     "flow": {"process": "flow", "sampling__solver": "heun"},
     "DDPM, learned variance": {"process": "ddpm, learned variance", "sampling__solver": "ancestral"},
 }
