@@ -74,10 +74,10 @@ class _Files:
             labels = np.array([known[name] for name in self.names], np.int32)
         else:
             tops = [name.split("/")[0] if "/" in name else "" for name in self.names]
-            folders = sorted(set(tops))
-            if len(folders) != num_classes or "" in folders:
+            folders = sorted(set(tops) - {""})
+            if len(folders) != num_classes or "" in tops:
                 raise UserError(
-                    f"{self.path}: there is no {LABELS}, and {len(set(folders) - {''})} top folders instead of one for each of "
+                    f"{self.path}: there is no {LABELS}, and {len(folders)} top folders instead of one for each of "
                     f"the {num_classes} classes"
                 )
             number = {folder: index for index, folder in enumerate(folders)}

@@ -41,6 +41,22 @@ BAD_VALUES = {
     "patch": ({"network__patch_size": 3}, "network: patch_size = 3: must divide the image's side of 8"),
     "mesh": ({"mesh__data": 3}, "mesh: data = 3, fsdp = 1, tensor = 1: their product must be the number of devices, 8"),
     "data set": ({"dataset__name": "mnist"}, "dataset.name = 'mnist': choose one of digits, fashion_mnist, cifar10"),
+    "no classes": ({"dataset__name": "ffhq64"}, "class_conditional = True: ffhq64 has no classes"),
+    "augmentation": ({"dataset__augment": 1.5}, r"dataset.augment = 1.5: a probability must lie in \[0, 1\]"),
+    "augmentation unknown to DiT": ({"dataset__augment": 0.1}, "network dit: takes no augmentation labels"),
+    "mirrored twice": (
+        {"dataset__name": "cifar10", "dataset__augment": 0.1, "network": "song_unet"},
+        "dataset.augment = 0.1: mirrors images itself; set dataset.flip = False",
+    ),
+    "latents clipped": (
+        {"dataset__name": "imagenet256_latents"},
+        "sampling: clip = 1.0: latents have no limits; give 0",
+    ),
+    "latents scaled": ({"dataset__latent_scale": 0.0}, "dataset.latent_scale = 0.0: must be above 0"),
+    "data brought": (
+        {"dataset__name": "imagenet256_latents", "sampling__clip": 0.0},
+        "dataset.data_dir is missing: imagenet256_latents is brought by you, a folder or zip of latents",
+    ),
     "split": ({"dataset__split": "test"}, "dataset.split = 'test': digits has one split, 'train'"),
     "schedule": ({"process__schedule": "square"}, "process: schedule = 'square': choose one of linear, cosine"),
     "solver": (
@@ -63,6 +79,7 @@ BAD_VALUES = {
     "learning rate": ({"optimizer__learning_rate": 0.0}, "optimizer: learning_rate = 0.0: must be above 0"),
     "cosine": ({"optimizer__schedule": "cosine", "optimizer__warmup_steps": 20}, "warmup_steps = 20: must be fewer"),
     "ema": ({"ema__decay": 1.0}, r"ema.decay = 1.0: must lie in \[0, 1\)"),
+    "ema ramp-up": ({"ema__rampup": -0.1}, "ema.rampup = -0.1: a share of the steps, or 0 for none"),
     "steps": ({"steps": 0}, "steps = 0: must be at least 1"),
     "interval": ({"log_every": -1}, "log_every = -1: a number of steps, or 0 for never"),
     "dtype": ({"dtype": "float16"}, "dtype = 'float16': choose float32 or bfloat16"),

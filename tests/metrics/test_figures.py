@@ -21,6 +21,13 @@ def test_grid_of_grey_images_is_square(tmp_path: pathlib.Path) -> None:
     assert Image.open(tmp_path / "grid.png").size == (3 * 66 + 2, 3 * 66 + 2)
 
 
+def test_grid_of_latents(tmp_path: pathlib.Path) -> None:
+    """The first three channels, white at three standard deviations."""
+    latents = np.broadcast_to([3.0, 0.0, -3.0, 9.0], (1, 64, 64, 4))
+    figures.save_grid(tmp_path / "grid.png", latents)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "grid.png"))[32, 32], [255, 128, 0])
+
+
 def test_curriculum(tmp_path: pathlib.Path) -> None:
     rows = [
         {"step": 10, "stage": 1, "num_stages": 2, "loss_by_cluster": [None, 0.5]},

@@ -159,6 +159,17 @@ def test_ema_and_clipping() -> None:
     assert moved < 1e-8
 
 
+def test_ema_follows_closely_at_first() -> None:
+    """A half-life of 0.5 times the steps so far, until the decay's own is reached: here after 13 steps."""
+    experiment = tiny.experiment(ema__decay=0.9, ema__rampup=0.5)
+    config = experiment.step_config
+    decays = [float(step_lib._ema_decay(config, jnp.int32(n))) for n in range(20)]
+    np.testing.assert_allclose(decays, [min(0.9, 0.5 ** (2 / n)) if n else 0.0 for n in range(20)], rtol=1e-6)
+    assert decays[13] < 0.9 == pytest.approx(decays[14])
+    state, _ = tiny.train(experiment, 1)
+    jax.tree.map(np.testing.assert_array_equal, state.params, state.ema)
+
+
 def test_warm_up() -> None:
     state, _ = tiny.train(tiny.experiment(optimizer__warmup_steps=10), 1)
     unmoved = tiny.experiment().init_state()
