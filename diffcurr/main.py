@@ -13,13 +13,14 @@ from ml_collections import config_flags
 
 from diffcurr.errors import UserError
 
-JOBS = ("train", "sample", "analyze")  # modules of diffcurr.jobs
+JOBS = ("train", "sample", "analyze", "plan")  # modules of diffcurr.jobs
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run's files go; runs/NAME or runs/NAME_VARIANT of the config file if not given."
 )
 _JOB = flags.DEFINE_enum("job", "train", JOBS, "What to do.")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "With --job=plan: the chips to plan for, such as v5e:16x16.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,8 +36,14 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--config={path}: there is no such file")
     name = os.path.splitext(os.path.basename(path))[0] + (f"_{variant}" if variant else "")
     workdir = _WORKDIR.value or os.path.join("runs", name)
+    if _TOPOLOGY.value and _JOB.value != "plan":
+        raise UserError(f"--topology={_TOPOLOGY.value}: goes with --job=plan")
+    arguments = {}
+    if _JOB.value == "plan":
+        arguments["topology"] = _TOPOLOGY.value
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # read when JAX is imported: no TPU is looked for here
     job = importlib.import_module(f"diffcurr.jobs.{_JOB.value}")  # only now: jobs import JAX, which takes seconds
-    return job.run(_CONFIG.value, workdir)
+    return job.run(_CONFIG.value, workdir, **arguments)
 
 
 def cli() -> None:

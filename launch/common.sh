@@ -39,3 +39,12 @@ prepare_environment() {
   fi
   cp requirements.txt "$stamp"
 }
+
+# Further packages, for what not every user wants.
+install() {
+  if command -v uv >/dev/null; then
+    VIRTUAL_ENV="$PWD/.venv" uv pip install --quiet "$@"
+  else
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"
+  fi
+}

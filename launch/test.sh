@@ -5,6 +5,10 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 prepare_environment
+if [ "$(uname -sm)" = "Linux x86_64" ] && ! .venv/bin/python -c 'import libtpu' 2>/dev/null; then
+  say "installing the compiler for TPUs, for the tests of --job=plan"
+  install "libtpu==0.0.42.*"
+fi
 say "ruff"
 .venv/bin/ruff check
 .venv/bin/ruff format --check

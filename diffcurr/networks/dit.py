@@ -10,7 +10,7 @@ from flax.nnx import initializers
 from jaxtyping import Array, Float, Int
 
 from diffcurr.networks import embeddings
-from diffcurr.networks.rows import row_dot_general
+from diffcurr.networks.rows import Linear
 
 REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
     "none": None,  # keep every activation
@@ -186,13 +186,11 @@ class Block(nnx.Module):
         return tokens_btd + gate_mlp[:, None] * self.fc2(nnx.gelu(self.fc1(h_btd), approximate=True))
 
 
-def _linear_factory(dtype: Any, rngs: nnx.Rngs) -> Callable[[int, int, Any], nnx.Linear]:
+def _linear_factory(dtype: Any, rngs: nnx.Rngs) -> Callable[[int, int, Any], Linear]:
     """Dense layers with float32 parameters, this compute dtype and zero biases."""
 
-    def linear(in_features: int, out_features: int, kernel_init: Any) -> nnx.Linear:
-        return nnx.Linear(
-            in_features, out_features, kernel_init=kernel_init, dtype=dtype, dot_general=row_dot_general, rngs=rngs
-        )
+    def linear(in_features: int, out_features: int, kernel_init: Any) -> Linear:
+        return Linear(in_features, out_features, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
     return linear
 

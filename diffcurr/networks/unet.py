@@ -12,7 +12,7 @@ from flax.nnx import initializers
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffcurr.networks import embeddings
-from diffcurr.networks.rows import pointwise_conv
+from diffcurr.networks.rows import Linear, pointwise_conv
 
 ENCODERS = ("standard", "skip", "residual")
 DECODERS = ("standard", "skip")
@@ -359,9 +359,9 @@ class _Maker:
     def __init__(self, dtype: Any, resample_filter: tuple[int, ...], rngs: nnx.Rngs):
         self._dtype, self._filter, self._rngs = dtype, resample_filter, rngs
 
-    def linear(self, in_features: int, out_features: int, *, use_bias: bool = True) -> nnx.Linear:
+    def linear(self, in_features: int, out_features: int, *, use_bias: bool = True) -> Linear:
         xavier = initializers.xavier_uniform()
-        return nnx.Linear(
+        return Linear(
             in_features, out_features, use_bias=use_bias, kernel_init=xavier, dtype=self._dtype, rngs=self._rngs
         )
 

@@ -18,7 +18,6 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(proj|fc2)/kernel$", ("tensor", "fsdp")),
     (r"(qkv|fc1|modulation)/bias$", ("tensor",)),
     (r"/kernel$", ("fsdp", None)),
-    (r"/embedding$", (None, "fsdp")),
 )
 
 

@@ -235,8 +235,14 @@ def compile_step(config: StepConfig, abstract_params: Any, mesh: Mesh) -> Compil
     )
     shardings = sharding.state_shardings(mesh, abstract)
     everywhere, by_row = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+
+    def on_mesh(state: TrainState, batch: Batch, mask: Bool[Array, " cluster"]) -> tuple[TrainState, Array, Metrics]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # networks keep their activations spread over it
+            return train_step(state, batch, mask, config)
+
+    on_mesh.__name__ = "train_step"
     step = jax.jit(
-        functools.partial(train_step, config=config),
+        on_mesh,
         in_shardings=(shardings, by_row, everywhere),
         out_shardings=(shardings, everywhere, everywhere),
         donate_argnums=0,

@@ -1,0 +1,229 @@
+"""What a program costs: operations read from its jaxpr; memory and traffic from what it compiles to."""
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+
+def matmul_flops(jaxpr: Jaxpr) -> float:
+    """Floating-point operations of the matrix products and convolutions of a program, two for a multiply and add.
+
+    Bodies of scans count as often as they run, of branches the dearest, of loops of unknown length once. What is
+    recomputed in a backward pass counts each time.
+    """
+    total = 0.0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            lhs = _shape(eqn.invars[0])
+            total += 2.0 * math.prod(_shape(eqn.outvars[0])) * math.prod(lhs[axis] for axis in contracted)
+        elif eqn.primitive.name == "conv_general_dilated":
+            kernel, layout = _shape(eqn.invars[1]), eqn.params["dimension_numbers"].rhs_spec
+            per_output = math.prod(kernel) / kernel[layout[0]]
+            total += 2.0 * math.prod(_shape(eqn.outvars[0])) * per_output
+        elif eqn.primitive.name == "cond":
+            total += max(matmul_flops(branch.jaxpr) for branch in eqn.params["branches"])
+        else:
+            times = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+            total += times * sum(matmul_flops(inner) for inner in _inner(eqn.params))
+    return total
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape
+
+
+def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:
+    for value in params.values():
+        if isinstance(value, ClosedJaxpr):
+            yield value.jaxpr
+        elif isinstance(value, Jaxpr):
+            yield value
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of a program, per device.
+
+    Attributes:
+      seconds: that compiling took.
+      argument_bytes, temporary_bytes, program_bytes: of memory; temporaries include results that take no argument's
+        place.
+      flops: as the compiler counts them, the bodies of loops once.
+      traffic: see `traffic`.
+      needed: the compiler's words where the program does not fit; then all but `seconds` is missing.
+    """
+
+    seconds: float
+    argument_bytes: int = 0
+    temporary_bytes: int = 0
+    program_bytes: int = 0
+    flops: float = 0.0
+    traffic: "dict[str, Traffic]" = dataclasses.field(default_factory=dict)
+    needed: str = ""
+
+    @property
+    def total_bytes(self) -> int:
+        return self.argument_bytes + self.temporary_bytes + self.program_bytes
+
+
+def measure(jitted: Any, *arguments: Any) -> Compiled:
+    """Compiles a jitted function for the devices that its (abstract) arguments lie on."""
+    began = time.perf_counter()
+    try:
+        compiled = jitted.lower(*arguments).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        words = re.search(r"the total memory required[^.]*\.[^.]*\.[^.]*\.", str(error))
+        return Compiled(time.perf_counter() - began, needed=" ".join((words[0] if words else str(error)).split()))
+    memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
+    return Compiled(
+        seconds=time.perf_counter() - began,
+        argument_bytes=memory.argument_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        program_bytes=memory.generated_code_size_in_bytes,
+        flops=costs["flops"] if costs else 0.0,
+        traffic=traffic(compiled.as_text()),
+    )
+
+
+def bytes_a_chip(tree: Any) -> int:
+    """Of arrays (shapes with shardings), on each device."""
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
+
+
+class Traffic(NamedTuple):
+    """One kind of collective operation in a program.
+
+    Attributes:
+      operations: how many are executed.
+      bytes: that each device sends, if the operation is done in the least traffic that it can be done with.
+    """
+
+    operations: int
+    bytes: float
+
+
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%(?P<name>\S+) .*\{$")
+_COLLECTIVE = re.compile(
+    r" = (?P<result>.*?) (?P<kind>all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)"
+    r"(?P<start>-start)?\("
+)
+_CALLED = re.compile(r"(?:calls|to_apply|branch_computations)=\{?((?:%[\w.\-]+(?:, )?)+)")
+_WHILE = re.compile(r" while\(.*condition=%(?P<condition>[\w.\-]+), body=%(?P<body>[\w.\-]+)")
+_INSTRUCTION = re.compile(
+    r"^\s*(?P<root>ROOT )?%(?P<name>[\w.\-]+) = .*? (?P<op>[a-z][\w\-]*)\((?P<operands>[^)]*)\)(?P<rest>.*)$"
+)
+_NAME = r"%([\w.\-]+)"
+_ARRAY = re.compile(r"\b(?P<type>pred|[suf]\d+|bf16|f8\w*)\[(?P<shape>[\d,]*)\]")
+
+
+def traffic(compiled: str) -> dict[str, Traffic]:
+    """The collective operations of a compiled program's text, by kind; what loops repeat counts as often.
+
+    Raises:
+      ValueError: if a loop's length cannot be read, or the text has no entry.
+    """
+    computations: dict[str, list[str]] = {}
+    entry, lines = None, []
+    for line in compiled.splitlines():
+        if match := _COMPUTATION.match(line):
+            lines = computations.setdefault(match["name"], [])
+            entry = match["name"] if line.startswith("ENTRY") else entry
+        else:
+            lines.append(line)
+    if entry is None:
+        raise ValueError("the text of the program has no entry")
+    # An operation that the TPU's compiler spreads over the loops beside it is written once in each, on one channel: it
+    # is executed as often as where it starts.
+    found: dict[tuple[str, str], tuple[int, float]] = {}
+    for line, times in _executed(entry, 1, computations):
+        if match := _COLLECTIVE.search(line):
+            channel = re.search(r"channel_id=(\d+)", line)
+            key = match["kind"], channel[1] if channel else line
+            sent = _sent(match["kind"], bool(match["start"]), match["result"], _group_size(line))
+            found[key] = min(found.get(key, (times, sent)), (times, sent))
+    result: dict[str, Traffic] = {}
+    for (kind, _), (times, sent) in sorted(found.items()):
+        before = result.get(kind, Traffic(0, 0.0))
+        result[kind] = Traffic(before.operations + times, before.bytes + times * sent)
+    return result
+
+
+def _executed(name: str, times: int, computations: dict[str, list[str]]) -> Iterator[tuple[str, int]]:
+    """Every instruction reached from a computation, with how often it is executed."""
+    for line in computations[name]:
+        yield line, times
+        if match := _WHILE.search(line):
+            known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
+            condition, body = computations[match["condition"]], computations[match["body"]]
+            length = int(known[1]) if known else _trip_count(condition, body)
+            yield from _executed(match["body"], times * length, computations)
+        elif match := _CALLED.search(line):
+            for called in re.findall(r"%([\w.\-]+)", match[1]):
+                yield from _executed(called, times, computations)
+
+
+def _trip_count(condition: list[str], body: list[str]) -> int:
+    """Of a loop that counts from 0 to a constant in constant steps, as JAX's and the partitioner's do."""
+    inside = {match["name"]: match for match in map(_INSTRUCTION.match, [*condition, *body]) if match}
+
+    def constant(name: str) -> int | None:
+        return int(inside[name]["operands"]) if name in inside and inside[name]["op"] == "constant" else None
+
+    try:
+        (compared,) = (match for match in inside.values() if "direction=LT" in match["rest"])
+        counter, bound = re.findall(_NAME, compared["operands"])
+        index = re.search(r"index=(\d+)", inside[counter]["rest"])
+        (root,) = (match for match in inside.values() if match["root"] and match["op"] == "tuple")
+        following = inside[re.findall(_NAME, root["operands"])[int(index[1] if index else "")]]
+        steps = [value for name in re.findall(_NAME, following["operands"]) if (value := constant(name)) is not None]
+        end = constant(bound)
+        if following["op"] != "add" or len(steps) != 1 or end is None:
+            raise ValueError
+    except (KeyError, IndexError, ValueError):
+        raise ValueError(f"cannot read a loop's length from its condition: {' '.join(condition)[:300]}") from None
+    return -(-end // steps[0])
+
+
+def _sent(kind: str, start: bool, result: str, group: int) -> float:
+    """Bytes that a device sends: those of ring algorithms, which are the least possible."""
+    arrays = [_bytes(match) for match in _ARRAY.finditer(result)]
+    size = sum(arrays)
+    share = (group - 1) / group
+    if kind == "collective-permute":
+        return arrays[0]
+    if kind == "all-gather":
+        return (size * group / (group + 1) if start else size) * share  # a started one also lists what goes in
+    if kind == "all-reduce":
+        return 2 * size * share
+    if kind == "reduce-scatter":
+        return size * (group - 1)
+    return size * share
+
+
+def _bytes(array: re.Match[str]) -> float:
+    bits = 8 if array["type"] == "pred" or array["type"].startswith("f8") else int(re.sub(r"\D", "", array["type"]))
+    return math.prod(int(side) for side in array["shape"].split(",") if side) * bits / 8
+
+
+def _group_size(line: str) -> int:
+    """Devices that take part in one group of a collective operation."""
+    if match := re.search(r"replica_groups=mesh\[(.*?)\][^{]*\{(.*?)\}", line):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", match[2]))
+    if match := re.search(r"replica_groups=\[\d+,(\d+)\]<=", line):
+        return int(match[1])
+    if match := re.search(r"replica_groups=\{\{([\d,]*)\}", line):
+        return match[1].count(",") + 1
+    if "source_target_pairs" in line:
+        return 2
+    raise ValueError(f"cannot read the groups of a collective operation: {line.strip()[:300]}")
