@@ -1,9 +1,10 @@
 """Compile for a pod that is not there: `python -m diffcurr.main --config=... --job=plan --topology=v5e:16x16`"""
 
+import contextlib
 import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -72,7 +73,23 @@ def _experiment(config: ConfigDict, devices: Sequence[jax.Device]) -> Experiment
 def compile_for(experiment: Experiment) -> Compiled:
     """Compiles the train step for the experiment's mesh, which need not be there."""
     step = experiment.compiled
-    return program.measure(step.step, step.abstract_state, _abstract_batch(experiment), _abstract_mask(experiment))
+    with _least_effort():
+        return program.measure(step.step, step.abstract_state, _abstract_batch(experiment), _abstract_mask(experiment))
+
+
+@contextlib.contextmanager
+def _least_effort() -> Iterator[None]:
+    """Compiles without searching for the fastest tiles.
+
+    That search is most of the work, and changes neither memory nor traffic: DiT-XL/2 on v5e:4x4 has temporaries within
+    0.2 % and the same traffic after 7 instead of 33 s, EDM's U-Net compiles in 1 instead of more than 5 minutes.
+    """
+    before = jax.config.jax_exec_time_optimization_effort  # type: ignore[attr-defined]
+    jax.config.update("jax_exec_time_optimization_effort", -1.0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_exec_time_optimization_effort", before)
 
 
 def _abstract_batch(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
@@ -281,7 +298,7 @@ def report(plan: dict[str, Any]) -> str:
         ),
         ("at that bound", f"{plan['images_a_second_at_bound']:,.0f} images/s"),
         (f"the config's {plan['steps']:,} steps at that bound", f"{plan['chip_hours_at_bound']:,.0f} chip-hours"),
-        ("compile time", f"{plan['compile_seconds']:.0f} s"),
+        ("compile time, with least effort for speed", f"{plan['compile_seconds']:.0f} s"),
         ("executables over all stages", str(plan["executables_over_all_stages"])),
     ]
     return _table(plan, rows)

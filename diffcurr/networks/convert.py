@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -65,7 +67,7 @@ def load_torch(network: nnx.Module, state_dict: Weights) -> None:
     for name, table in fixed.items():
         if weights[name].shape != table.shape or not np.allclose(weights[name], table, atol=1e-5):
             raise ValueError(f"{name}: is another table than this network's")
-    loaded: dict[Path, np.ndarray] = {}
+    loaded: dict[Path, jax.Array] = {}
     for path, source in sources.items():
         parts = [source.transform(weights[name]) for name in source.names]
         value = np.stack(parts) if source.stacked else parts[0]
@@ -73,7 +75,7 @@ def load_torch(network: nnx.Module, state_dict: Weights) -> None:
             value = _first_half_of_channels(value, network)
         if value.shape != ours[path]:
             raise ValueError(f"{source.names[0]}: gives shape {value.shape}, the network has {ours[path]}")
-        loaded[path] = value.astype(np.float32)
+        loaded[path] = jnp.asarray(value, jnp.float32)
     nnx.update(network, nnx.traversals.unflatten_mapping(loaded))
     if frequencies in wanted and isinstance(network, SongUNet):
         network.frequencies = tuple(float(f) for f in weights[frequencies])

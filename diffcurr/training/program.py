@@ -144,24 +144,28 @@ def traffic(compiled: str) -> dict[str, Traffic]:
         raise ValueError("the text of the program has no entry")
     # An operation that the TPU's compiler spreads over the loops beside it is written once in each, on one channel: it
     # is executed as often as where it starts.
-    found: dict[tuple[str, str], tuple[int, float]] = {}
-    for line, times in _executed(entry, 1, computations):
+    found: dict[tuple[str, str, str], tuple[int, float]] = {}
+    for name, line, times in _executed(entry, 1, computations):
         if match := _COLLECTIVE.search(line):
+            kind, arrays = match["kind"], [array[0] for array in _ARRAY.finditer(match["result"])]
+            if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
+                kind = "all-reduce-scatter"  # fused with the slice that each device keeps of it
             channel = re.search(r"channel_id=(\d+)", line)
-            key = match["kind"], channel[1] if channel else line
-            sent = _sent(match["kind"], bool(match["start"]), match["result"], _group_size(line))
+            key = kind, channel[1] if channel else line, " ".join(arrays)
+            sent = _sent(kind, bool(match["start"]), match["result"], _group_size(line))
             found[key] = min(found.get(key, (times, sent)), (times, sent))
     result: dict[str, Traffic] = {}
-    for (kind, _), (times, sent) in sorted(found.items()):
+    for (kind, *_), (times, sent) in sorted(found.items()):
+        kind = "reduce-scatter" if kind == "all-reduce-scatter" else kind
         before = result.get(kind, Traffic(0, 0.0))
         result[kind] = Traffic(before.operations + times, before.bytes + times * sent)
     return result
 
 
-def _executed(name: str, times: int, computations: dict[str, list[str]]) -> Iterator[tuple[str, int]]:
-    """Every instruction reached from a computation, with how often it is executed."""
+def _executed(name: str, times: int, computations: dict[str, list[str]]) -> Iterator[tuple[str, str, int]]:
+    """(computation, instruction, how often it is executed): all that is reached from a computation."""
     for line in computations[name]:
-        yield line, times
+        yield name, line, times
         if match := _WHILE.search(line):
             known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
             condition, body = computations[match["condition"]], computations[match["body"]]
