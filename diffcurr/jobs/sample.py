@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
@@ -78,7 +78,8 @@ def make_sampler(experiment: Experiment, number: int) -> Callable[..., Float[np.
     labels = sample_labels(experiment, number) if experiment.num_classes else None
     graph = experiment.abstract_network[0]
 
-    def draw(params: Any, key: PRNGKeyArray) -> Array:
+    def draw(params: Any, part: Int[Array, ""]) -> Array:
+        key = jax.random.fold_in(stream_key(config.seed, "samples"), part)
         network = nnx.merge(graph, params)
         denoise = guided_denoiser(
             network,
@@ -106,11 +107,9 @@ def make_sampler(experiment: Experiment, number: int) -> Callable[..., Float[np.
 
     param_shardings = jax.tree.map(lambda x: x.sharding, experiment.compiled.abstract_state.ema)
     compiled = jax.jit(draw, in_shardings=(param_shardings, everywhere), out_shardings=everywhere)
-    keys = jax.random.split(stream_key(config.seed, "samples"), 1)  # placed now: later transfers are forbidden
 
     def sampler(params: Any, part: int = 0) -> Float[np.ndarray, "n height width channel"]:
         with jax.transfer_guard("allow"):
-            key = jax.device_put(jax.random.fold_in(keys[0], part), everywhere)
-        return jax.device_get(compiled(params, key))
+            return jax.device_get(compiled(params, np.int32(part)))
 
     return sampler

@@ -1,6 +1,7 @@
 """Train, or go on training: `python -m diffcurr.main --config=...`"""
 
 import functools
+import signal
 import time
 
 import jax
@@ -18,7 +19,8 @@ from diffcurr.jobs.experiment import Experiment
 from diffcurr.jobs.workdir import Workdir
 from diffcurr.metrics import figures
 from diffcurr.metrics.progress import Clock, Line, Progress, duration
-from diffcurr.metrics.writers import MetricWriter, read_rows
+from diffcurr.metrics.writers import Discard, MetricWriter, read_rows
+from diffcurr.training import distributed
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.interval import Interval
 from diffcurr.training.termination import Termination
@@ -47,7 +49,8 @@ def _train(
     termination: Termination,
 ) -> int:
     config, compiled, pacing = experiment.config, experiment.compiled, experiment.pacing
-    progress = Progress(config.steps)
+    primary = distributed.is_primary()
+    progress = Progress(config.steps, silent=not primary)
 
     ##################################################################### data
     dataset = pipeline.make_dataset(
@@ -81,7 +84,7 @@ def _train(
     )
 
     ################################################################ the loop
-    writer = MetricWriter(workdir, last_step=step)
+    writer = MetricWriter(workdir, last_step=step) if primary else Discard()
     sampler = sample_job.make_sampler(experiment, config.sampling.samples)
     new_interval = functools.partial(Interval, batch_size=config.batch_size, num_stages=pacing.num_stages)
     first_step, interval = step, new_interval(step)
@@ -108,10 +111,11 @@ def _train(
                 asked = time.perf_counter()
                 local = next(batches)
                 interval.waited += time.perf_counter() - asked
-                batch = {
-                    name: jax.make_array_from_process_local_data(compiled.batch_sharding, rows)
-                    for name, rows in local.items()
-                }
+                with jax.transfer_guard_host_to_device("allow"):  # with several processes JAX does not call it explicit
+                    batch = {
+                        name: jax.make_array_from_process_local_data(compiled.batch_sharding, rows)
+                        for name, rows in local.items()
+                    }
                 state, mask, metrics = compiled.step(state, batch, mask)
                 interval.add(metrics)
                 step += 1
@@ -124,7 +128,8 @@ def _train(
                     if in_flight:
                         report(in_flight)
                     interval, in_flight = new_interval(step), interval
-                stop = bool(termination.requested)  # read once: a signal that comes later is seen at the next step
+                # Read once: a signal that comes later is seen at the next step. All processes see it at the same one.
+                stop = bool(termination.requested) or checkpoints.preempted(step)
                 if _due(step, config.checkpoint_every) or step == config.steps or stop:
                     # What is saved is known to be finite, so here, and only here, the host waits for the device.
                     if in_flight:
@@ -147,8 +152,9 @@ def _train(
         writer.submit(_draw_curriculum, workdir, experiment)
         writer.close()
     if step < config.steps:
-        progress.say(f"stopped by {termination.name} after saving step {step}; the same command continues")
-        return 128 + termination.requested
+        number = termination.requested or signal.SIGTERM  # of another process
+        progress.say(f"stopped by {signal.Signals(number).name} after saving step {step}; the same command continues")
+        return 128 + number
     progress.say(f"finished {step} steps: see {workdir}")
     return 0
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import io
 import shutil
 import sys
 import time
@@ -93,10 +94,12 @@ class Countdown:
 
 
 class Progress(Line):
-    """The line of a training run."""
+    """The line of a training run; of several processes' the first alone speaks."""
 
-    def __init__(self, total_steps: int):
+    def __init__(self, total_steps: int, *, silent: bool = False):
         super().__init__()
+        if silent:
+            self._stream, self._terminal = io.StringIO(), False
         self._total = total_steps
 
     def report(self, step: int, values: dict[str, Any]) -> None:

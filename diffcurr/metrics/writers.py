@@ -85,6 +85,19 @@ class MetricWriter:
         self._writer.flush()
 
 
+class Discard:
+    """The writer of a process that writes nothing."""
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def submit(self, function: Any, *args: Any) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def _plain(value: Any) -> Any:
     if np.ndim(value):
         return [_plain(v) for v in value]

@@ -76,6 +76,10 @@ class Checkpoints:
             metrics=None if loss is None else {"loss": loss},
         )
 
+    def preempted(self, step: int) -> bool:
+        """Whether any of several processes was asked to leave; the same answer for all, at the same step."""
+        return jax.process_count() > 1 and self._manager.reached_preemption(step)
+
     def restore(self, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest good checkpoint as (state, data position), or None if there is none at all.
 

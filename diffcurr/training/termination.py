@@ -5,6 +5,8 @@ import sys
 import threading
 from typing import Any
 
+import jax
+
 
 class Termination:
     """Notes SIGTERM and SIGINT, so that the loop saves and leaves; a second SIGINT interrupts at once."""
@@ -18,8 +20,10 @@ class Termination:
         return signal.Signals(self.requested).name
 
     def __enter__(self) -> "Termination":
+        # Of several processes, JAX's own handler of SIGTERM tells the others: see Checkpoints.preempted.
+        numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in numbers:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 

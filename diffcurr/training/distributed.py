@@ -1,0 +1,84 @@
+"""Several processes as one run: on a TPU pod, on GKE, under SLURM, or by hand."""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+import jax
+
+from diffcurr.errors import UserError
+
+HEARTBEAT_SECONDS = 30  # after so long without a sign of life a process counts as gone, and the others end too
+
+
+def announced(environment: Mapping[str, str]) -> bool:
+    """Whether the environment says that this is one of several processes: a SLURM step, or a worker of a TPU slice."""
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
+    workers = environment.get("TPU_WORKER_HOSTNAMES", "")
+    return ("SLURM_PROCID" in environment and int(tasks) > 1) or "," in workers or "MEGASCALE_NUM_SLICES" in environment
+
+
+def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None, timeout: int = 60) -> None:
+    """Joins the processes of a run where flags or the environment announce them; else this process is the run.
+
+    To be called before anything asks JAX for its devices.
+
+    Args:
+      coordinator: host:port of the process 0, the same for all.
+      timeout: seconds to wait for all processes to be there.
+
+    Raises:
+      UserError: for flags that are incomplete or do not fit, or if the coordinator cannot be reached in time.
+    """
+    given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
+    missing = [f"--{name}" for name, value in given.items() if value is None]
+    if not missing:
+        assert coordinator is not None and num_processes is not None and process_id is not None
+        if ":" not in coordinator:
+            raise UserError(f"--coordinator={coordinator}: give host:port")
+        if not 0 <= process_id < num_processes:
+            raise UserError(f"--process_id={process_id}: must lie in 0..{num_processes - 1} (--num_processes)")
+    elif len(missing) < len(given):
+        raise UserError(f"{', '.join(missing)} missing: --coordinator, --num_processes and --process_id go together")
+    elif not announced(os.environ):
+        return
+    if process_id != 0 and coordinator is not None:
+        _wait_for(coordinator, timeout)
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=timeout,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except (RuntimeError, jax.errors.JaxRuntimeError) as error:
+        where = coordinator or "the coordinator that the environment announces"
+        raise UserError(f"{where}: not every process came within {timeout} s ({_first_line(error)})") from error
+
+
+def is_primary() -> bool:
+    """Whether this is the process that writes files and speaks."""
+    return jax.process_index() == 0
+
+
+def _wait_for(coordinator: str, timeout: int) -> None:
+    """Until something listens there. JAX itself ends the process, with a stack trace, where nothing does in time."""
+    host, _, port = coordinator.rpartition(":")
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=max(0.1, end - time.monotonic())).close()
+            return
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) or time.monotonic() >= end:
+                raise UserError(
+                    f"--coordinator={coordinator}: could not be reached in {timeout} s ({error}); is process 0 running "
+                    f"there, and the port open?"
+                ) from error
+            time.sleep(min(0.5, timeout / 10))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]

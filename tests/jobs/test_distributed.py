@@ -1,0 +1,153 @@
+"""Several processes as one run, on one machine."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from jobs.conftest import ROOT, TINY
+
+from diffcurr.errors import UserError
+from diffcurr.metrics.writers import read_rows
+from diffcurr.training import distributed
+
+COMMON = ("--config.log_every=5", "--config.checkpoint_every=10", "--config.sample_every=20")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def launch(workdir: pathlib.Path, devices: int, *flags: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "diffcurr.main", *TINY, *COMMON, f"--workdir={workdir}", *flags],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def pair() -> Callable[..., list["subprocess.Popen[str]"]]:
+    """Starts a run of two processes with two devices each."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(workdir: pathlib.Path, *flags: str) -> list["subprocess.Popen[str]"]:
+        by_hand = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2")
+        running.extend(launch(workdir, 2, *by_hand, f"--process_id={index}", *flags) for index in range(2))
+        return running[-2:]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def state(workdir: pathlib.Path, step: int) -> dict[str, Any]:
+    """The state in a checkpoint, on the host, whatever it was saved from."""
+    path = workdir / "checkpoints" / str(step) / "state"
+    with ocp.PyTreeCheckpointer() as reader:
+        metadata = reader.metadata(path).item_metadata.tree
+        whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
+        return reader.restore(path, restore_args=whole)
+
+
+def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
+    """To float32 rounding: sums over processes run in another order."""
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), a, b)
+
+
+def wait_for_step(workdir: pathlib.Path, step: int) -> None:
+    end = time.monotonic() + 120
+    while not (workdir / "metrics.jsonl").exists() or not any(row["step"] >= step for row in read_rows(workdir)):
+        assert time.monotonic() < end, "the run does not come on"
+        time.sleep(0.05)
+
+
+def test_two_processes_are_one(pair: Callable, tmp_path: pathlib.Path) -> None:
+    """The run of one process with as many devices: every loss, and the state; files by the first alone.
+
+    Asked to leave (the second process is), both save at the same step; one process goes on where the two left.
+    """
+    one = launch(tmp_path / "one", 4, "--config.steps=40")
+    assert one.communicate(timeout=180)[0] and one.returncode == 0
+
+    first, second = pair(tmp_path / "two", "--config.steps=40")
+    (said, _), (silent, _) = first.communicate(timeout=180), second.communicate(timeout=180)
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "finished 40 steps" in said and "step" not in silent
+    losses = [[row["loss"] for row in read_rows(tmp_path / name)] for name in ("one", "two")]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+    assert_same(state(tmp_path / "two", 40), state(tmp_path / "one", 40))
+
+    first, second = pair(tmp_path / "parts", "--config.steps=100000")
+    wait_for_step(tmp_path / "parts", 5)
+    second.send_signal(signal.SIGTERM)
+    said = first.communicate(timeout=60)[0] + second.communicate(timeout=60)[0]
+    assert (first.returncode, second.returncode) == (128 + signal.SIGTERM,) * 2
+    assert "stopped by SIGTERM after saving step" in said
+    step = max(int(path.name) for path in (tmp_path / "parts" / "checkpoints").glob("[0-9]*"))
+    end = step + 10 - step % 5
+    for name, devices in (("parts", 4), ("whole", 4)):
+        process = launch(tmp_path / name, devices, f"--config.steps={end}")
+        out, err = process.communicate(timeout=180)
+        assert process.returncode == 0, err
+        assert (f"continuing from the checkpoint at step {step}" in out) == (name == "parts")
+    assert_same(state(tmp_path / "parts", end), state(tmp_path / "whole", end))
+    rows = [[row["loss"] for row in read_rows(tmp_path / name)] for name in ("parts", "whole")]
+    np.testing.assert_allclose(rows[0][-1], rows[1][-1], rtol=1e-5)  # the same examples, in the same order
+
+
+def test_a_process_that_dies_ends_the_other(pair: Callable, tmp_path: pathlib.Path) -> None:
+    first, second = pair(tmp_path / "run", "--config.steps=100000")
+    wait_for_step(tmp_path / "run", 10)
+    second.kill()
+    began = time.monotonic()
+    _, words = first.communicate(timeout=60)
+    assert time.monotonic() - began < 60 and first.returncode != 0
+    assert "another task died" in words or "Connection closed by peer" in words
+
+
+def test_a_coordinator_that_is_not_there(tmp_path: pathlib.Path) -> None:
+    """Said within the time given, with host and port."""
+    port = free_port()
+    flags = (f"--coordinator=127.0.0.1:{port}", "--num_processes=2", "--process_id=1", "--connect_timeout=2")
+    process = launch(tmp_path / "run", 1, *flags)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 2 and words.count("\n") == 1
+    assert f"error: --coordinator=127.0.0.1:{port}: could not be reached in 2 s" in words
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("host:1", None, 0), "--num_processes missing: --coordinator, --num_processes and --process_id go together"),
+        (("host", 2, 0), "--coordinator=host: give host:port"),
+        (("host:1", 2, 2), r"--process_id=2: must lie in 0..1 \(--num_processes\)"),
+    ],
+)
+def test_bad_flags(flags: tuple, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        distributed.initialize(*flags)
+
+
+def test_what_the_environment_announces() -> None:
+    assert not distributed.announced({})
+    assert not distributed.announced({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"})
+    assert distributed.announced({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"})
+    assert not distributed.announced({"TPU_WORKER_HOSTNAMES": "localhost"})
+    assert distributed.announced({"TPU_WORKER_HOSTNAMES": "10.0.0.2,10.0.0.3"})
