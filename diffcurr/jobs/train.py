@@ -31,7 +31,7 @@ UNLOGGED = 1000  # steps between looks at the loss in a run that logs nothing
 def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     """Trains into `workdir` from its newest checkpoint, or from the start. Returns the exit code."""
     experiment = experiment_lib.from_config(config)
-    source = experiment.open_source()
+    source = distributed.primary_first(experiment.open_source)
     with Workdir(workdir, config) as folder, Termination() as termination:
         experiment = curve.with_clusters(experiment, folder.path, Line())
         checkpoints = Checkpoints(folder.path / "checkpoints")

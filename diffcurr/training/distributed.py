@@ -3,12 +3,15 @@
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import jax
+from jax.experimental import multihost_utils
 
 from diffcurr.errors import UserError
 
+T = TypeVar("T")
 HEARTBEAT_SECONDS = 30  # after so long without a sign of life a process counts as gone, and the others end too
 
 
@@ -61,6 +64,15 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
 def is_primary() -> bool:
     """Whether this is the process that writes files and speaks."""
     return jax.process_index() == 0
+
+
+def primary_first(function: Callable[[], T]) -> T:
+    """function() on the first process, then on the others, for whom what it prepared is there already."""
+    if is_primary():
+        result = function()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("diffcurr:primary_first")
+    return result if is_primary() else function()
 
 
 def _wait_for(coordinator: str, timeout: int) -> None:
