@@ -15,30 +15,19 @@ class dropout); clusters N = 20 and patience 200 are Kim et al. 2025's.
 
 from ml_collections import ConfigDict
 
-from diffcurr.config import images_to_steps, outline, set_process
+from diffcurr.config import edm_unet
 
 
 def get_config() -> ConfigDict:
-    config = outline()
-    set_process(config, "edm")
-    config.process.sigma_data = 0.5
-    config.dataset.update(name="cifar10", augment=0.12, flip=False)
-    config.class_conditional = False
-    config.class_dropout = 0.0
-    with config.unlocked():
-        config.network.update(
-            name="song_unet",
-            model_channels=128,
-            channel_mult=(2, 2, 2),
-            num_blocks=4,
-            attn_resolutions=(16,),
-            dropout=0.13,
-        )
-    config.batch_size = 512
-    config.steps = images_to_steps(200e6, config.batch_size)
-    config.optimizer.update(learning_rate=1e-3, warmup_steps=images_to_steps(10e6, config.batch_size))
-    config.ema.update(decay=0.5 ** (config.batch_size / 0.5e6), rampup=0.05)
-    config.sampling.update(samples=100, steps=18, clip=0.0)
-    config.curriculum.update(clusters=20, patience=200)
-    config.update(log_every=100, checkpoint_every=5000, sample_every=5000)
+    config = edm_unet(
+        "cifar10",
+        channel_mult=(2, 2, 2),
+        dropout=0.13,
+        augment=0.12,
+        batch_size=512,
+        images=200e6,
+        learning_rate=1e-3,
+        ema_halflife=0.5e6,
+    )
+    config.sampling.update(steps=18)
     return config

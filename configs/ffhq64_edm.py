@@ -13,28 +13,19 @@ al. 2022's for FFHQ (appendix F, and the public code's defaults); clusters N = 2
 
 from ml_collections import ConfigDict
 
-from diffcurr.config import images_to_steps, outline, set_process
+from diffcurr.config import edm_unet
 
 
 def get_config() -> ConfigDict:
-    config = outline()
-    set_process(config, "edm")
-    config.process.sigma_data = 0.5
-    config.dataset.update(name="ffhq64", augment=0.15, flip=False)
-    with config.unlocked():
-        config.network.update(
-            name="song_unet",
-            model_channels=128,
-            channel_mult=(1, 2, 2, 2),
-            num_blocks=4,
-            attn_resolutions=(16,),
-            dropout=0.05,
-        )
-    config.batch_size = 256
-    config.steps = images_to_steps(200e6, config.batch_size)
-    config.optimizer.update(learning_rate=2e-4, warmup_steps=images_to_steps(10e6, config.batch_size))
-    config.ema.update(decay=0.5 ** (config.batch_size / 0.5e6), rampup=0.05)
-    config.sampling.update(samples=100, steps=40, clip=0.0)
-    config.curriculum.update(clusters=20, patience=200)
-    config.update(log_every=100, checkpoint_every=5000, sample_every=5000)
+    config = edm_unet(
+        "ffhq64",
+        channel_mult=(1, 2, 2, 2),
+        dropout=0.05,
+        augment=0.15,
+        batch_size=256,
+        images=200e6,
+        learning_rate=2e-4,
+        ema_halflife=0.5e6,
+    )
+    config.sampling.update(steps=40)
     return config

@@ -14,35 +14,20 @@ theirs. Clusters N = 20 and patience 200 are Kim et al. 2025's.
 
 from ml_collections import ConfigDict
 
-from diffcurr.config import images_to_steps, outline, set_process
+from diffcurr.config import edm_unet
 
 
 def get_config() -> ConfigDict:
-    config = outline()
-    set_process(config, "edm")
-    config.process.sigma_data = 0.5
-    config.dataset.update(name="imagenet64", augment=0.0, flip=False)
-    config.class_conditional = True
-    config.class_dropout = 0.0
-    with config.unlocked():
-        config.network.update(
-            name="song_unet",
-            model_channels=128,
-            channel_mult=(1, 2, 2, 2),
-            num_blocks=4,
-            attn_resolutions=(16,),
-            dropout=0.1,
-        )
-    config.batch_size = 4096
-    config.steps = images_to_steps(2500e6, config.batch_size)
-    config.optimizer.update(learning_rate=1e-4, warmup_steps=images_to_steps(10e6, config.batch_size))
-    config.ema.update(decay=0.5 ** (config.batch_size / 50e6), rampup=0.05)
-    config.sampling.update(
-        samples=100,
-        steps=256,
-        clip=0.0,
-        churn=(40.0, 0.05, 50.0, 1.003),
+    config = edm_unet(
+        "imagenet64",
+        channel_mult=(1, 2, 2, 2),
+        dropout=0.10,
+        augment=0.0,
+        batch_size=4096,
+        images=2500e6,
+        learning_rate=1e-4,
+        ema_halflife=50e6,
     )
-    config.curriculum.update(clusters=20, patience=200)
-    config.update(log_every=100, checkpoint_every=5000, sample_every=5000)
+    config.class_conditional = True
+    config.sampling.update(steps=256, churn=(40.0, 0.05, 50.0, 1.003))
     return config

@@ -188,9 +188,47 @@ def latent_transformer(process: str, size: str, dataset: str) -> ConfigDict:
     return config
 
 
-def images_to_steps(images: float, batch_size: int) -> int:
-    """Steps in which so many images are seen, to the nearest."""
-    return round(images / batch_size)
+def edm_unet(
+    dataset: str,
+    *,
+    channel_mult: tuple[int, ...],
+    dropout: float,
+    augment: float,
+    batch_size: int,
+    images: float,
+    learning_rate: float,
+    ema_halflife: float,
+) -> ConfigDict:
+    """EDM with its DDPM++ U-Net, trained as Karras et al. 2022 do (appendix F, and the public code's defaults).
+
+    What all their runs share: sigma_data 0.5, width 128 with four blocks a resolution and attention at 16, Adam after
+    10 M images of warm-up, an average whose half-life is at most 5 % of the images so far, float32, nothing clipped, no
+    class dropped, mirrored only by the augmentations. Ours: the curriculum (Kim et al. 2025).
+
+    Args:
+      images: seen in all.
+      ema_halflife: of the average, in images.
+    """
+    config = outline()
+    set_process(config, "edm")
+    config.dataset.update(name=dataset, augment=augment, flip=False)
+    config.class_dropout = 0.0
+    with config.unlocked():
+        config.network.update(
+            name="song_unet",
+            model_channels=128,
+            channel_mult=channel_mult,
+            num_blocks=4,
+            attn_resolutions=(16,),
+            dropout=dropout,
+        )
+    config.steps, config.batch_size = round(images / batch_size), batch_size
+    config.optimizer.update(learning_rate=learning_rate, warmup_steps=round(10e6 / batch_size))
+    config.ema.update(decay=0.5 ** (batch_size / ema_halflife), rampup=0.05)
+    config.sampling.update(samples=100, clip=0.0)
+    config.curriculum.update(clusters=20, patience=200)
+    config.update(log_every=100, checkpoint_every=5000, sample_every=5000)
+    return config
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:

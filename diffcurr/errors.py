@@ -11,6 +11,11 @@ class UserError(Exception):
     """
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """What an error of a library says first; its class where it says nothing."""
+    return str(error).strip().split("\n")[0][:most] or type(error).__name__
+
+
 @contextlib.contextmanager
 def concerning(part: str) -> Iterator[None]:
     """Turns a ValueError raised while `part` of a config is read into a UserError that says so."""

@@ -17,7 +17,7 @@ from etils import epath
 from jaxtyping import Array, UInt32
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from diffcurr.errors import UserError
+from diffcurr.errors import UserError, first_line
 from diffcurr.training.sharding import path_name
 from diffcurr.training.state import TrainState
 
@@ -94,7 +94,7 @@ class Checkpoints:
             try:
                 found = self._read(step, abstract_state)
             except Exception as error:  # whatever a damaged file makes Orbax raise: reported, and passed over
-                damaged[step] = str(error).strip().split("\n")[0][:300] or type(error).__name__
+                damaged[step] = first_line(error, 300)
                 print(f"WARNING: checkpoint {step} is damaged ({damaged[step]})", file=sys.stderr, flush=True)
                 continue
             if damaged:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import jax
 from jax.experimental import topologies
 
+from diffcurr.errors import first_line
+
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
@@ -70,8 +72,4 @@ def open_topology(name: str) -> tuple[Chip, Sequence[jax.Device]]:
         return chip, topologies.get_topology_desc(platform="tpu", topology_name=name).devices
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         known = ", ".join(f"{generation}:{known}" for known in chip.shapes)
-        raise ValueError(f"topology {name!r}: {generation} comes as {known} ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]
+        raise ValueError(f"topology {name!r}: {generation} comes as {known} ({first_line(error)})") from error

@@ -9,7 +9,7 @@ from typing import TypeVar
 import jax
 from jax.experimental import multihost_utils
 
-from diffcurr.errors import UserError
+from diffcurr.errors import UserError, first_line
 
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 30  # after so long without a sign of life a process counts as gone, and the others end too
@@ -58,7 +58,7 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
         )
     except (RuntimeError, jax.errors.JaxRuntimeError) as error:
         where = coordinator or "the coordinator that the environment announces"
-        raise UserError(f"{where}: not every process came within {timeout} s ({_first_line(error)})") from error
+        raise UserError(f"{where}: not every process came within {timeout} s ({first_line(error)})") from error
 
 
 def is_primary() -> bool:
@@ -90,7 +90,3 @@ def _wait_for(coordinator: str, timeout: int) -> None:
                     f"there, and the port open?"
                 ) from error
             time.sleep(min(0.5, timeout / 10))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]

@@ -8,8 +8,10 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from diffcurr.networks.rows import BATCH_AXES
+
 AXES = ("data", "fsdp", "tensor")
-BATCH = PartitionSpec(("data", "fsdp"))
+BATCH = PartitionSpec(BATCH_AXES)
 
 # The last dimensions of a parameter whose path matches, and of whatever mirrors it (EMA, Adam's moments). The first
 # match counts; an axis that does not divide its dimension is dropped. Leading dimensions (stacked blocks) stay whole.

@@ -15,10 +15,6 @@ class Termination:
         self.requested = 0
         self._previous: dict[int, Any] = {}
 
-    @property
-    def name(self) -> str:
-        return signal.Signals(self.requested).name
-
     def __enter__(self) -> "Termination":
         # Of several processes, JAX's own handler of SIGTERM tells the others: see Checkpoints.preempted.
         numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
