@@ -11,8 +11,8 @@ from flax import nnx
 from flax.nnx import initializers
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from diffcurr.networks import embeddings
-from diffcurr.networks.rows import Linear, pointwise_conv
+from diffcurr.networks import embeddings, rows
+from diffcurr.networks.rows import Linear
 
 ENCODERS = ("standard", "skip", "residual")
 DECODERS = ("standard", "skip")
@@ -305,13 +305,12 @@ class Conv(nnx.Module):
             self.padding += filter_padding
         xavier = initializers.xavier_uniform()
         self.conv = (
-            nnx.Conv(
+            rows.Conv(
                 in_channels,
                 out_channels,
                 (kernel, kernel),
-                padding=[(self.padding, self.padding)] * 2,
+                padding=self.padding,
                 kernel_init=lambda key, shape, dtype: scale * xavier(key, shape, dtype),
-                conv_general_dilated=pointwise_conv if kernel == 1 else jax.lax.conv_general_dilated,
                 dtype=dtype,
                 rngs=rngs,
             )
