@@ -20,7 +20,7 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run's files go; runs/NAME or runs/NAME_VARIANT of the config file if not given."
 )
 _JOB = flags.DEFINE_enum("job", "train", JOBS, "What to do.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes by hand: host:port of process 0.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: host:port of process 0; or auto.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of several processes by hand: how many.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of several processes by hand: which one this is, from 0.")
 _CONNECT_TIMEOUT = flags.DEFINE_integer("connect_timeout", 60, "Seconds to wait for all processes to be there.")
@@ -50,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
         from diffcurr.training import distributed  # only now: it imports JAX
 
         distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _CONNECT_TIMEOUT.value)
+        if _JOB.value != "train":
+            distributed.require_one_process(f"--job={_JOB.value}")
     job = importlib.import_module(f"diffcurr.jobs.{_JOB.value}")  # only now: jobs import JAX, which takes seconds
     return job.run(_CONFIG.value, workdir, **arguments)
 

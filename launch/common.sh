@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by local.sh and test.sh: a Python environment in .venv with what requirements.txt lists.
+# Sourced by local.sh, test.sh and, on each worker, tpu_pod.sh: a Python environment in .venv with what requirements.txt lists.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
@@ -26,7 +26,7 @@ prepare_environment() {
   fi
   if command -v uv >/dev/null; then
     say "making the environment .venv with uv"
-    [ -x .venv/bin/python ] || uv venv --python "$(find_python)" .venv
+    [ -x .venv/bin/python ] || uv venv --python "$(find_python 2>/dev/null || printf 3.11)" .venv # uv fetches one where there is none
     say "installing requirements.txt"
     VIRTUAL_ENV="$PWD/.venv" uv pip install -r requirements.txt
   else

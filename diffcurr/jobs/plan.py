@@ -270,17 +270,15 @@ def report(plan: dict[str, Any]) -> str:
             ("the first setting tried that fits", f"`{plan['would_fit']}`" if plan["would_fit"] else "none"),
         ]
         return _table(plan, rows)
+    compilers = flops["compiler_a_chip_bodies_of_loops_once"]
+    counted = f"counts {_flops(compilers)}, the bodies of loops once" if compilers else "counts no operations for it"
     parts = ", ".join(f"{name} {_bytes(size)}" for name, size in memory.items() if name != "memory")
     rows += [
         ("**fits**", f"**{'yes' if plan['fits'] else 'no'}**: {_bytes(used)} of {_bytes(memory['memory'])}"),
         ("memory a chip", parts),
         ("largest global batch found to fit", f"{plan['largest_batch_size']:,}" if plan["largest_batch_size"] else "-"),
         ("flops a step", f"{_flops(needed)} for forward and backward, {_flops(flops['recomputed'])} again"),
-        (
-            "the compiler's count a chip",
-            f"{_flops(flops['compiler_a_chip_bodies_of_loops_once'])}, the bodies of loops counted once "
-            f"(by hand {_flops((needed + flops['recomputed']) / plan['chips'])})",
-        ),
+        ("flops a chip", f"{_flops((needed + flops['recomputed']) / plan['chips'])} by hand; the compiler {counted}"),
     ]
     rows += [
         (f"{name} a step", f"{kind['operations']:,}, a chip sends {_bytes(kind['bytes'])}")

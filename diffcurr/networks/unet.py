@@ -1,7 +1,8 @@
 """The U-Nets of Song et al. 2021 as reimplemented for EDM (Karras et al. 2022): DDPM++ and NCSN++ arrangements."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from flax.nnx import initializers
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from diffcurr.networks import embeddings, rows
 from diffcurr.networks.rows import Linear
@@ -175,14 +176,8 @@ class SongUNet(nnx.Module):
         dropout_key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch height width out_channel"]:
         emb = self._condition(noise_labels, class_labels, augment_labels)
+        kept = itertools.repeat(None) if dropout_key is None or not self.dropout else self._kept(dropout_key, len(x))
         x = x.astype(self.dtype)
-        calls = 0
-
-        def apply(block: Any, x: Array) -> Array:
-            nonlocal calls
-            calls += 1
-            key = None if dropout_key is None or not self.dropout else jax.random.fold_in(dropout_key, calls)
-            return block(x, emb, key)
 
         skips: list[Array] = []
         aux = x
@@ -195,7 +190,7 @@ class SongUNet(nnx.Module):
             elif "aux_residual" in name:
                 x = skips[-1] = aux = (x + layer(aux)) * SKIP_SCALE
             else:
-                x = apply(layer, x) if isinstance(layer, UNetBlock) else layer(x)
+                x = layer(x, emb, next(kept)) if isinstance(layer, UNetBlock) else layer(x)
                 skips.append(x)
 
         output: Array | None = None
@@ -210,9 +205,30 @@ class SongUNet(nnx.Module):
                 output = more if output is None else output + more
             else:
                 x = jnp.concatenate([x, skips.pop()], axis=-1) if "_block" in name else x
-                x = apply(layer, x)
+                x = layer(x, emb, next(kept))
         assert output is not None
         return output.astype(jnp.float32)
+
+    def _kept(self, key: PRNGKeyArray, batch: int) -> Iterator[Bool[Array, "batch height width channel"]]:
+        """Which activations each block keeps, in the order of the blocks.
+
+        Those of one shape are drawn in a loop of their own: compilers copy a generator into each of its uses, and that
+        was most of the time that they took for a GPU.
+        """
+        layers = [(name, self.enc[name]) for name in self.encoder_order]
+        layers += [(name, self.dec[name]) for name in self.decoder_order]
+        sides = [(int(name.partition("x")[0]), layer) for name, layer in layers if isinstance(layer, UNetBlock)]
+        shapes = [(side, side, block.out_channels) for side, block in sides]
+        keys = jax.random.split(key, len(shapes))
+
+        def draw(shape: tuple[int, ...]) -> Iterator[Array]:
+            def one(key: PRNGKeyArray) -> Array:
+                return rows.keep_batch_spread(jax.random.bernoulli(key, 1.0 - self.dropout, (batch, *shape)))
+
+            return iter(jax.lax.map(one, keys[np.asarray([other == shape for other in shapes])]))
+
+        drawn = {shape: draw(shape) for shape in dict.fromkeys(shapes)}
+        return (next(drawn[shape]) for shape in shapes)
 
     def _condition(self, noise_labels: Array, class_labels: Array | None, augment_labels: Array | None) -> Array:
         if self.frequencies is None:
@@ -247,7 +263,7 @@ class UNetBlock(nnx.Module):
         down: bool = False,
         attention: bool = False,
     ):
-        self.dropout = dropout
+        self.dropout, self.out_channels = dropout, out_channels
         self.norm0 = make.norm(in_channels)
         self.conv0 = make.conv(in_channels, out_channels, 3, up=up, down=down)
         self.affine = make.linear(emb_channels, out_channels)
@@ -263,12 +279,11 @@ class UNetBlock(nnx.Module):
         self,
         x: Float[Array, "batch height width channel"],
         emb: Float[Array, "batch width_emb"],
-        dropout_key: PRNGKeyArray | None = None,
+        kept: Bool[Array, "batch height_out width_out channel_out"] | None = None,
     ) -> Float[Array, "batch height_out width_out channel_out"]:
         h = self.conv0(nnx.silu(self.norm0(x)))
         h = nnx.silu(self.norm1(h + self.affine(emb)[:, None, None]))
-        if dropout_key is not None:
-            kept = jax.random.bernoulli(dropout_key, 1.0 - self.dropout, h.shape)
+        if kept is not None:
             h = jnp.where(kept, h / (1.0 - self.dropout), 0.0)
         x = (self.conv1(h) + (x if self.skip is None else self.skip(x))) * SKIP_SCALE
         if self.qkv is None:

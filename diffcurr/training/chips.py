@@ -21,6 +21,7 @@ class Chip:
       bandwidth: of HBM, bytes per second.
       interconnect: of all links of a chip to its neighbours together, bytes per second.
       shapes: topologies to name when another was asked for; there are larger ones.
+      target: what XLA has to know of a GPU (its `GpuTargetConfigProto`, as text); empty for a TPU.
     """
 
     memory: float
@@ -28,33 +29,84 @@ class Chip:
     bandwidth: float
     interconnect: float
     shapes: tuple[str, ...]
+    target: str = ""
+
+
+def _gpu(
+    memory: float, flops: float, bandwidth: float, interconnect: float, *, capability: int, shared: int, **device: int
+) -> Chip:
+    """A data-centre GPU.
+
+    Args:
+      capability: compute capability, 90 for 9.0.
+      shared: bytes of shared memory of a multiprocessor, of which 1,024 are the system's.
+      device: further fields of XLA's description.
+    """
+    major, minor = divmod(capability, 10)
+    fields = {
+        "threads_per_block_limit": 1024,
+        "threads_per_warp": 32,
+        "threads_per_core_limit": 2048,
+        "registers_per_core_limit": 65536,
+        "registers_per_block_limit": 65536,
+        "block_dim_limit_x": 2**31 - 1,
+        "block_dim_limit_y": 65535,
+        "block_dim_limit_z": 65535,
+        "shared_memory_per_block": 49152,
+        "shared_memory_per_core": shared,
+        "shared_memory_per_block_optin": shared - 1024,
+        "memory_bandwidth": int(bandwidth),
+        "device_memory_size": int(memory),
+        **device,
+    }
+    info = " ".join(f"{name}: {value}" for name, value in fields.items())
+    target = (
+        f"gpu_device_info {{ cuda_compute_capability {{ major: {major} minor: {minor} }} {info} }} "
+        'platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 patch: 0 }'
+    )
+    return Chip(memory, flops, bandwidth, interconnect, ("1", "8", "16", "64"), target)
 
 
 _PLANES = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
-CHIPS = {  # cloud.google.com/tpu/docs, the page of each generation
+TPUS = {  # cloud.google.com/tpu/docs, the page of each generation
     "v4": Chip(32e9, 275e12, 1228e9, 300e9, _CUBES),
     "v5e": Chip(16e9, 197e12, 819e9, 200e9, _PLANES),
     "v5p": Chip(95e9, 459e12, 2765e9, 600e9, _CUBES),
     "v6e": Chip(32e9, 918e12, 1640e9, 448e9, _PLANES),
 }
+_HOPPER = {"capability": 90, "shared": 233472, "core_count": 132, "fpus_per_core": 128, "l2_cache_size": 50 * 2**20}
+_AMPERE = {"capability": 80, "shared": 167936, "core_count": 108, "fpus_per_core": 64, "l2_cache_size": 40 * 2**20}
+GPUS = {  # NVIDIA's data sheets (SXM) and tuning guides; the interconnect is NVLink's, in one direction
+    "a100": _gpu(80e9, 312e12, 2039e9, 300e9, **_AMPERE),
+    "h100": _gpu(80e9, 989e12, 3350e9, 450e9, **_HOPPER),
+    "h200": _gpu(141e9, 989e12, 4800e9, 450e9, **_HOPPER),
+}
+GPUS_A_HOST = 8
 
 
 def open_topology(name: str) -> tuple[Chip, Sequence[jax.Device]]:
     """The chip, and the devices to make a mesh of: programs can be compiled for them, and not run.
 
     Args:
-      name: `generation:shape`, such as `v5e:16x16`.
+      name: `generation:shape` of a TPU, such as `v5e:16x16`, of several slices with `,slices=2` behind; or
+        `cuda:modelxnumber`, such as `cuda:h100x8`, of which hosts hold 8 each.
 
     Raises:
       ValueError: if there is no such topology, naming those there are.
-      ModuleNotFoundError: if the compiler for TPUs is not installed, saying how it is.
+      ModuleNotFoundError: if the compiler is not installed, saying how it is.
     """
-    generation = name.partition(":")[0]
-    if generation not in CHIPS:
-        examples = ", ".join(f"{known}:{chip.shapes[-1]}" for known, chip in CHIPS.items())
-        raise ValueError(f"topology {name!r}: there is none of that name; examples are {examples}")
-    chip = CHIPS[generation]
+    family, _, shape = name.partition(":")
+    if family == "cuda":
+        return _open_gpus(name, shape)
+    if family in TPUS:
+        return _open_tpus(name, family, shape)
+    examples = [f"{known}:{chip.shapes[-1]}" for known, chip in TPUS.items()] + ["cuda:h100x8"]
+    raise ValueError(f"topology {name!r}: there is none of that name; examples are {', '.join(examples)}")
+
+
+def _open_tpus(name: str, generation: str, shape: str) -> tuple[Chip, Sequence[jax.Device]]:
+    chip = TPUS[generation]
     if importlib.util.find_spec("libtpu") is None:
         raise ModuleNotFoundError(
             "compiling for a TPU needs its compiler: pip install 'libtpu==0.0.42.*' (Linux on x86-64)"
@@ -68,8 +120,34 @@ def open_topology(name: str) -> tuple[Chip, Sequence[jax.Device]]:
     }
     for key, value in quiet.items():
         os.environ.setdefault(key, value)
+    shape, _, slices = shape.partition(",slices=")
     try:
-        return chip, topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+        number = int(slices or 1)
+        if number < 1:
+            raise ValueError(f"slices={number}")
+        topology = topologies.get_topology_desc(f"{generation}:{shape}", "tpu", num_slices=number)
+        return chip, topology.devices
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         known = ", ".join(f"{generation}:{known}" for known in chip.shapes)
-        raise ValueError(f"topology {name!r}: {generation} comes as {known} ({first_line(error)})") from error
+        raise ValueError(
+            f"topology {name!r}: {generation} comes as {known}, or more with ,slices=2 behind ({first_line(error)})"
+        ) from error
+
+
+def _open_gpus(name: str, shape: str) -> tuple[Chip, Sequence[jax.Device]]:
+    model, _, digits = shape.rpartition("x")
+    number = int(digits) if digits.isdecimal() else 0
+    if model not in GPUS or number < 1 or (number > GPUS_A_HOST and number % GPUS_A_HOST):
+        raise ValueError(
+            f"topology {name!r}: GPUs are {', '.join(GPUS)}, up to {GPUS_A_HOST} on one host or multiples of "
+            f"{GPUS_A_HOST} on several, such as cuda:{next(iter(GPUS))}x{2 * GPUS_A_HOST}"
+        )
+    if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
+        raise ModuleNotFoundError(
+            f"compiling for a GPU needs JAX's CUDA plugin: pip install 'jax-cuda12-plugin=={jax.__version__}'"
+        )
+    hosts = max(1, number // GPUS_A_HOST)
+    topology = topologies.get_topology_desc(
+        model, "cuda", topology=f"1x{hosts}x{number // hosts}", target_config=GPUS[model].target
+    )
+    return GPUS[model], topology.devices

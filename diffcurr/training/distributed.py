@@ -28,7 +28,8 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     To be called before anything asks JAX for its devices.
 
     Args:
-      coordinator: host:port of the process 0, the same for all.
+      coordinator: host:port of the process 0, the same for all; or "auto", on a cluster that JAX knows without a word
+        from the environment, such as the workers of a Cloud TPU.
       timeout: seconds to wait for all processes to be there.
 
     Raises:
@@ -36,7 +37,11 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     missing = [f"--{name}" for name, value in given.items() if value is None]
-    if not missing:
+    if coordinator == "auto":
+        if len(missing) < 2:
+            raise UserError("--coordinator=auto finds the number of processes by itself: leave the other flags away")
+        coordinator = None
+    elif not missing:
         assert coordinator is not None and num_processes is not None and process_id is not None
         if ":" not in coordinator:
             raise UserError(f"--coordinator={coordinator}: give host:port")
@@ -56,7 +61,7 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
             initialization_timeout=timeout,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
-    except (RuntimeError, jax.errors.JaxRuntimeError) as error:
+    except (RuntimeError, ValueError, jax.errors.JaxRuntimeError) as error:
         where = coordinator or "the coordinator that the environment announces"
         raise UserError(f"{where}: not every process came within {timeout} s ({first_line(error)})") from error
 
@@ -64,6 +69,14 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
 def is_primary() -> bool:
     """Whether this is the process that writes files and speaks."""
     return jax.process_index() == 0
+
+
+def require_one_process(what: str) -> None:
+    """Raises UserError if the run has several."""
+    if jax.process_count() > 1:
+        raise UserError(
+            f"{what} runs in one process, which may have many devices, and was started in {jax.process_count()}"
+        )
 
 
 def primary_first(function: Callable[[], T]) -> T:

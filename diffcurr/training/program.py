@@ -75,9 +75,13 @@ class Compiled:
 
 def measure(jitted: Any, *arguments: Any) -> Compiled:
     """Compiles a jitted function for the devices that its (abstract) arguments lie on."""
+    # XLA picks kernels for GPUs by timing them. Where there is none to time, its own choice for matrix products can
+    # fail to compile, so they are the library's.
+    gpu = any(d.platform == "gpu" for leaf in jax.tree.leaves(arguments[0]) for d in leaf.sharding.device_set)
+    options = {"xla_gpu_enable_triton_gemm": False} if gpu else None
     began = time.perf_counter()
     try:
-        compiled = jitted.lower(*arguments).compile()
+        compiled = jitted.lower(*arguments).compile(options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -201,16 +205,16 @@ def _trip_count(condition: list[str], body: list[str]) -> int:
 def _sent(kind: str, start: bool, result: str, group: int) -> float:
     """Bytes that a device sends: those of ring algorithms, which are the least possible."""
     arrays = [_bytes(match) for match in _ARRAY.finditer(result)]
-    size = sum(arrays)
+    size = sum(arrays)  # gathers and scatters that are only started also list what goes in
     share = (group - 1) / group
     if kind == "collective-permute":
         return arrays[0]
     if kind == "all-gather":
-        return (size * group / (group + 1) if start else size) * share  # a started one also lists what goes in
+        return (size * group / (group + 1) if start else size) * share
     if kind == "all-reduce":
         return 2 * size * share
     if kind == "reduce-scatter":
-        return size * (group - 1)
+        return size * (group - 1) / (group + 1 if start else 1)
     return size * share
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffcurr.networks.rows import BATCH_AXES
@@ -26,8 +27,10 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 def make_mesh(data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with axes ("data", "fsdp", "tensor"); a size of -1 takes what the others leave.
 
+    Several slices of a TPU lie along the data axis, outermost: only sums of gradients cross the slower network.
+
     Raises:
-      ValueError: if the sizes do not multiply to the number of devices.
+      ValueError: if the sizes do not multiply to the number of devices, or data not to that of slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
@@ -38,7 +41,14 @@ def make_mesh(data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] |
         sizes[sizes.index(-1)] = len(devices) // given
     if int(np.prod(sizes)) != len(devices):
         raise ValueError(f"{_show(sizes)}: their product must be the number of devices, {len(devices)}")
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    auto = (AxisType.Auto,) * len(AXES)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=auto, devices=devices)
+    if sizes[0] % slices:
+        raise ValueError(f"{_show(sizes)}: data must be a multiple of the number of slices, {slices}")
+    inner = (sizes[0] // slices, *sizes[1:])
+    return Mesh(mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices), AXES, axis_types=auto)
 
 
 def _show(sizes: Sequence[int]) -> str:

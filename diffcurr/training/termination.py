@@ -17,15 +17,21 @@ class Termination:
 
     def __enter__(self) -> "Termination":
         # Of several processes, JAX's own handler of SIGTERM tells the others: see Checkpoints.preempted.
-        numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
+        alone = jax.process_count() == 1
+        handlers = {signal.SIGTERM: self._note, signal.SIGINT: self._note} if alone else {signal.SIGINT: self._pass_on}
         if threading.current_thread() is threading.main_thread():
-            for number in numbers:
-                self._previous[number] = signal.signal(number, self._note)
+            for number, handler in handlers.items():
+                self._previous[number] = signal.signal(number, handler)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def _pass_on(self, number: int, frame: Any) -> None:
+        del number, frame
+        signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
+        signal.raise_signal(signal.SIGTERM)
 
     def _note(self, number: int, frame: Any) -> None:
         del frame

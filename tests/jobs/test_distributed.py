@@ -95,7 +95,7 @@ def test_two_processes_are_one(pair: Callable, tmp_path: pathlib.Path) -> None:
 
     first, second = pair(tmp_path / "parts", "--config.steps=100000")
     wait_for_step(tmp_path / "parts", 5)
-    second.send_signal(signal.SIGTERM)
+    second.send_signal(signal.SIGINT)  # passed on as SIGTERM, as schedulers send it
     said = first.communicate(timeout=60)[0] + second.communicate(timeout=60)[0]
     assert (first.returncode, second.returncode) == (128 + signal.SIGTERM,) * 2
     assert "stopped by SIGTERM after saving step" in said
@@ -137,12 +137,20 @@ def test_a_coordinator_that_is_not_there(tmp_path: pathlib.Path) -> None:
     [
         (("host:1", None, 0), "--num_processes missing: --coordinator, --num_processes and --process_id go together"),
         (("host", 2, 0), "--coordinator=host: give host:port"),
+        (("auto", 2, None), "--coordinator=auto finds the number of processes by itself: leave the other flags away"),
         (("host:1", 2, 2), r"--process_id=2: must lie in 0..1 \(--num_processes\)"),
     ],
 )
 def test_bad_flags(flags: tuple, message: str) -> None:
     with pytest.raises(UserError, match=message):
         distributed.initialize(*flags)
+
+
+def test_jobs_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed.require_one_process("--job=sample")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match="--job=sample runs in one process, which may have many devices"):
+        distributed.require_one_process("--job=sample")
 
 
 def test_what_the_environment_announces() -> None:

@@ -66,6 +66,18 @@ def test_a_large_transformer_on_sixteen_chips() -> None:
     assert traffic < 1.3 * plan.least_traffic(experiment)
 
 
+@pytest.mark.skipif(not importlib.util.find_spec("jax_plugins"), reason="needs jax-cuda12-plugin")
+def test_gpus(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hosts of eight GPUs; the compiler counts no operations there."""
+    monkeypatch.setattr(plan, "SEARCH", 1)
+    assert plan.run(tiny.config(mesh__fsdp=8, mesh__data=-1), tmp_path, "cuda:h100x16") == 0
+    facts = json.loads((tmp_path / "plan.json").read_text())
+    assert (facts["chips"], facts["processes"], facts["mesh"]["data"]) == (16, 2, 2)
+    assert facts["fits"] and facts["chip_bytes"]["temporaries"] > 0
+    assert 0.9 < facts["traffic_bytes"] / facts["least_traffic_bytes"] < 3  # tiny arrays: not all divide
+    assert "counts no operations" in (tmp_path / "plan.md").read_text()
+
+
 @pytest.mark.usefixtures("compiler")
 def test_what_does_not_fit(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiler's words, and the first gentler setting that fits; the exit code says so."""
@@ -87,9 +99,14 @@ def test_bad_input(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> N
     }.items():
         with pytest.raises(UserError, match=message):
             plan.run(tiny.config(), tmp_path, topology)
+    for topology in ("cuda:", "cuda:h100", "cuda:k80x8", "cuda:h100x0", "cuda:h100x12"):
+        with pytest.raises(UserError, match=f"--topology '{topology}': GPUs are a100, h100, h200, up to 8 on one host"):
+            plan.run(tiny.config(), tmp_path, topology)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs its compiler: pip install 'libtpu"):
         plan.run(tiny.config(), tmp_path, "v5e:2x2")
+    with pytest.raises(UserError, match="needs JAX's CUDA plugin: pip install 'jax-cuda12-plugin=="):
+        plan.run(tiny.config(), tmp_path, "cuda:h100x8")
     assert not list(tmp_path.iterdir())
 
 
@@ -97,5 +114,7 @@ def test_bad_input(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_shapes_and_meshes_that_do_not_exist(tmp_path: pathlib.Path) -> None:
     with pytest.raises(UserError, match="--topology 'v5e:3x3': v5e comes as v5e:2x2, v5e:2x4"):
         plan.run(tiny.config(), tmp_path, "v5e:3x3")
+    with pytest.raises(UserError, match="--topology 'v5e:2x2,slices=0': v5e comes as .* or more with ,slices=2 behind"):
+        plan.run(tiny.config(), tmp_path, "v5e:2x2,slices=0")
     with pytest.raises(UserError, match="mesh: data = 3, fsdp = 1, tensor = 1: .* the number of devices, 4"):
         plan.run(tiny.config(mesh__data=3), tmp_path, "v5e:2x2")

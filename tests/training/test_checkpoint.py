@@ -68,6 +68,25 @@ def test_restores_bit_for_bit_onto_any_number_of_devices(tmp_path: pathlib.Path,
     jax.tree.map(lambda x, want: x.sharding == want.sharding or pytest.fail("sharding"), restored[0], abstract)
 
 
+def test_eight_then_four_devices_then_one(tmp_path: pathlib.Path) -> None:
+    """Each goes on from the checkpoint that the one before it wrote."""
+    state = states_by_step()[3]
+    for number, devices in enumerate((8, 4, 1), start=1):
+        abstract = abstract_state(devices=devices, mesh__fsdp=min(4, devices))
+        if number == 1:
+            state = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), state, abstract)
+        else:
+            restored = Checkpoints(tmp_path / f"{number - 1}").restore(abstract)
+            assert restored is not None and restored[1] == {"next_index": 3}
+            state = restored[0]
+        kernel = state.params["blocks"]["qkv"]["kernel"]
+        assert len(kernel.devices()) == devices and kernel.sharding.is_fully_replicated == (devices == 1)
+        assert_same(state, states_by_step()[3])
+        checkpoints = Checkpoints(tmp_path / f"{number}")
+        checkpoints.save(3, state, {"next_index": 3}, CONFIG, None)
+        checkpoints.close()
+
+
 def test_nothing_to_restore(tmp_path: pathlib.Path) -> None:
     assert Checkpoints(tmp_path / "c").restore(abstract_state()) is None
 

@@ -2,7 +2,7 @@ import jax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from diffcurr.training import sharding
+from diffcurr.training import chips, sharding
 
 
 def test_mesh_takes_what_is_left() -> None:
@@ -14,6 +14,18 @@ def test_mesh_takes_what_is_left() -> None:
 def test_mesh_rejects(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=f"data = {sizes[0]}"):
         sharding.make_mesh(*sizes)
+
+
+def test_slices_lie_along_the_data_axis() -> None:
+    """Whatever shares parameters stays within a slice. The compiler for TPUs knows slices that are not there."""
+    pytest.importorskip("libtpu")
+    _, devices = chips.open_topology("v5e:2x2,slices=2")
+    mesh = sharding.make_mesh(-1, 4, 1, devices)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 4, "tensor": 1}
+    assert [{device.slice_index for device in row.flat} for row in mesh.devices] == [{0}, {1}]
+    assert sharding.make_mesh(4, 2, 1, devices).devices[1, 0, 0].slice_index == 0
+    with pytest.raises(ValueError, match="data must be a multiple of the number of slices, 2"):
+        sharding.make_mesh(1, 8, 1, devices)
 
 
 def test_rules() -> None:
