@@ -20,6 +20,7 @@ FREE_KEYS = (
     "dataset.data_dir",
     "dataset.threads",
     "analysis.convergence",
+    "features",
 )
 
 
@@ -135,6 +136,7 @@ def outline() -> ConfigDict:
                     "share": 0.9,
                 },
             },
+            "features": {"epochs": 10},
             "log_every": 100,
             "checkpoint_every": 1000,
             "sample_every": 1000,

@@ -74,7 +74,7 @@ def test_gpus(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = json.loads((tmp_path / "plan.json").read_text())
     assert (facts["chips"], facts["processes"], facts["mesh"]["data"]) == (16, 2, 2)
     assert facts["fits"] and facts["chip_bytes"]["temporaries"] > 0
-    assert 0.9 < facts["traffic_bytes"] / facts["least_traffic_bytes"] < 3  # tiny arrays: not all divide
+    assert 0.5 < facts["traffic_bytes"] / facts["least_traffic_bytes"] < 2  # small arrays are gathered once
     assert "counts no operations" in (tmp_path / "plan.md").read_text()
 
 

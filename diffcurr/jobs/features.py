@@ -1,0 +1,55 @@
+"""A classifier to compare images by: `python -m diffcurr.main --config=... --job=features`"""
+
+import json
+
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from diffcurr import atomic_file
+from diffcurr.data import pipeline, sources
+from diffcurr.errors import UserError
+from diffcurr.metrics import features
+from diffcurr.metrics.progress import Line
+
+HELD_OUT = 5  # of a data set without a test split, every fifth image of a fixed order
+
+
+def run(config: ConfigDict, workdir: epath.PathLike) -> int:
+    """Writes features.safetensors, the classifier with its accuracy on images that it has not seen."""
+    settings, line = config.dataset, Line()
+    info = sources.DATASETS[settings.name]
+    if not info.num_classes or info.max_value is None:
+        raise UserError(f"dataset.name = {settings.name!r}: a classifier needs pictures with classes")
+
+    def read(split: str) -> pipeline.Batch:
+        source = sources.open_source(info, split, settings.data_dir)
+        return pipeline.load(source, info, len(source), seed=0)
+
+    data = read("train")
+    if info.builder:
+        train, test = data, read("test")
+    else:
+        held_out = np.arange(len(data["label"])) % HELD_OUT == 0
+        train, test = ({name: rows[chosen] for name, rows in data.items()} for chosen in (~held_out, held_out))
+    epochs = config.features.epochs
+    network = features.train(
+        train["image"],
+        train["label"],
+        num_classes=info.num_classes,
+        epochs=epochs,
+        seed=config.seed,
+        after_epoch=lambda done, loss: line.show(f"epoch {done}/{epochs}, loss {loss:.4f}", done / epochs),
+    )
+    accuracy = features.accuracy(network, test["image"], test["label"])
+    facts = {
+        "dataset": info.name,
+        "shape": json.dumps([info.image_size, info.channels, info.num_classes]),
+        "trained_on": f"{len(train['label'])} images, {epochs} epochs, seed {config.seed}",
+        "test_accuracy": f"{accuracy:.4f} on {len(test['label'])} images",
+        "command": f"--job=features --config.dataset.name={info.name} --config.features.epochs={epochs}",
+    }
+    with atomic_file.replacing(epath.Path(workdir) / "features.safetensors") as path:
+        path.write_bytes(features.to_bytes(network, facts))
+    line.say(f"accuracy {facts['test_accuracy']}: wrote {epath.Path(workdir) / 'features.safetensors'}")
+    return 0

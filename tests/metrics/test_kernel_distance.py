@@ -1,0 +1,61 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from diffcurr.metrics import kernel_distance as module
+from diffcurr.metrics.kernel_distance import kernel_distance
+
+
+def draw(rng: np.random.Generator, n: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    return rng.normal(size=(n, 3)), shift + rng.normal(size=(n, 3))
+
+
+def test_against_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums over all distinct pairs, triples and quadruples, written out."""
+    monkeypatch.setattr(module, "ROWS", 4)
+    a, b = draw(np.random.default_rng(0), 7, 0.5)
+    z = list(zip(a, b, strict=True))
+
+    def k(x: np.ndarray, y: np.ndarray) -> float:
+        return float((x @ y / 3 + 1) ** 3)
+
+    def h(i: int, j: int) -> float:
+        return k(z[i][0], z[j][0]) + k(z[i][1], z[j][1]) - k(z[i][0], z[j][1]) - k(z[j][0], z[i][1])
+
+    value = np.mean([h(i, j) for i, j in itertools.permutations(range(7), 2)])
+    squared = np.mean([h(i, j) ** 2 for i, j in itertools.permutations(range(7), 2)])
+    shared = np.mean([h(i, j) * h(i, k) for i, j, k in itertools.permutations(range(7), 3)])
+    apart = np.mean([h(i, j) * h(k, m) for i, j, k, m in itertools.permutations(range(7), 4)])
+    variance = 4 * 5 / 42 * (shared - apart) + 2 / 42 * (squared - apart)
+    found = kernel_distance(a, b)
+    assert found.value == pytest.approx(value)
+    assert found.variance == pytest.approx(variance)
+
+
+def expected_kernel(p: np.ndarray, q: np.ndarray) -> float:
+    """E (x·y / 3 + 1)³ of independent x ~ N(p, I), y ~ N(q, I) in three dimensions, by the moments of x·y."""
+    inner, pp, qq = p @ q, p @ p, q @ q
+    second = inner**2 + pp + qq + 3
+    third = inner**3 + 3 * inner * (pp + qq + 5)
+    return third / 27 + second / 3 + inner + 1
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_neither_value_nor_variance_has_a_bias(shift: float) -> None:
+    """Over 4,000 pairs of sets: means are the true distance, and the variance that the values have."""
+    rng, moved, still = np.random.default_rng(1), np.full(3, shift), np.zeros(3)
+    found = [kernel_distance(*draw(rng, 12, shift)) for _ in range(4000)]
+    values, variances = (np.asarray(column) for column in zip(*found, strict=True))
+    truth = expected_kernel(still, still) + expected_kernel(moved, moved) - 2 * expected_kernel(still, moved)
+    assert abs(values.mean() - truth) < 3.5 * values.std() / np.sqrt(len(values))
+    scatter = np.square(values - truth)
+    error = np.hypot(variances.std(), scatter.std()) / np.sqrt(len(values))
+    assert abs(variances.mean() - scatter.mean()) < 3.5 * error
+    assert error < 0.1 * scatter.mean()  # so that the line above says something
+
+
+def test_rejects() -> None:
+    for a, b in (((5, 2), (6, 2)), ((3, 2), (3, 2)), ((5, 2), (5, 3))):
+        with pytest.raises(ValueError, match="give as many of both, at least 4"):
+            kernel_distance(np.ones(a), np.ones(b))

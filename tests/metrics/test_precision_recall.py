@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+
+from diffcurr.metrics import precision_recall as module
+from diffcurr.metrics.precision_recall import precision_recall
+
+
+def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a line, one neighbour: the real cover [-1, 2] and [8, 12], the generated [0.5, 1.5] and [-20, 0]."""
+    monkeypatch.setattr(module, "ROWS", 2)
+    real = np.asarray([[0.0], [1.0], [10.0], [12.0]])  # balls of radius 1, 1, 2, 2
+    generated = np.asarray([[1.0], [1.5], [-10.0], [7.9]])  # radii 0.5, 0.5, 11, 6.4
+    found = precision_recall(real, generated, neighbours=1)
+    assert found.precision == 0.5  # 1 and 1.5; 7.9 is outside
+    assert found.recall == 1.0  # 0 and 1 by -10's ball; 10 and 12 by 7.9's
+
+
+def test_what_the_two_shares_see() -> None:
+    """Samples of half of the classes are precise and reach half; noise is not precise."""
+    rng = np.random.default_rng(0)
+    centres = np.repeat([[0.0, 0.0], [50.0, 0.0]], 300, axis=0)
+    real, same = (centres + rng.normal(size=(600, 2)) for _ in range(2))
+    half = rng.normal(size=(600, 2))
+    equal, dropped = precision_recall(real, same), precision_recall(real, half)
+    assert min(equal) > 0.9
+    assert dropped.precision > 0.9 and dropped.recall == pytest.approx(0.5, abs=0.05)
+    assert precision_recall(real, rng.uniform(-100, 100, (600, 2))).precision < 0.1
+
+
+def test_rejects() -> None:
+    with pytest.raises(ValueError, match="3 generated examples: there must be more than neighbours = 3"):
+        precision_recall(np.ones((4, 2)), np.ones((3, 2)))
