@@ -21,6 +21,7 @@ FREE_KEYS = (
     "dataset.threads",
     "analysis.convergence",
     "features",
+    "evaluation",
 )
 
 
@@ -137,6 +138,7 @@ def outline() -> ConfigDict:
                 },
             },
             "features": {"epochs": 10},
+            "evaluation": {"samples": 10_000, "features": "", "resamples": 200},
             "log_every": 100,
             "checkpoint_every": 1000,
             "sample_every": 1000,

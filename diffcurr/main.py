@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from diffcurr.errors import UserError
 
-JOBS = ("train", "sample", "analyze", "features", "plan")  # modules of diffcurr.jobs
+JOBS = ("train", "sample", "evaluate", "analyze", "features", "plan")  # modules of diffcurr.jobs
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string(

@@ -24,40 +24,57 @@ from diffcurr.sampling.guidance import guided_denoiser
 from diffcurr.training import sharding
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.randomness import stream_key
+from diffcurr.training.state import TrainState
 
 BATCH = 256  # samples drawn at a time
 
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     """Writes samples of the averaged weights to samples.npz and samples.png. Returns the exit code."""
-    experiment = experiment_lib.from_config(config)
-    workdir = epath.Path(workdir)
-    restored = None
-    if (workdir / "checkpoints").exists():
-        check_config(workdir, config)
-        experiment = curve.with_clusters(experiment, workdir, Line())
-        checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-        restored = checkpoints.restore(experiment.compiled.abstract_state)
-        checkpoints.close()
-    if restored is None:
-        raise UserError(f"workdir {workdir} holds no checkpoint: train first, or name another with --workdir")
-    state, _ = restored
-    step = int(state.step)
-
-    total, parts = config.sampling.samples, []
-    draw = make_sampler(experiment, min(total, BATCH))
-    for start in range(0, total, BATCH):
-        parts.append(draw(state.ema, start // BATCH))
-        print(f"{min(start + BATCH, total)}/{total} samples of step {step}", flush=True)
-    images = np.concatenate(parts)[:total]
+    experiment, state = restored(config, workdir)
+    workdir, step = epath.Path(workdir), int(state.step)
+    images, labels = draw(experiment, state.ema, config.sampling.samples, f"samples of step {step}")
     with atomic_file.replacing(workdir / "samples.npz") as temporary:
-        arrays: dict[str, Any] = {"images": images, "step": step}
-        if experiment.num_classes:
-            arrays["labels"] = np.concatenate([sample_labels(experiment, len(part)) for part in parts])[:total]
+        arrays: dict[str, Any] = {"images": images, "step": step} | ({} if labels is None else {"labels": labels})
         np.savez_compressed(temporary, **arrays)
     figures.save_grid(workdir / "samples.png", images[:100], grid_columns(experiment))
     print(f"wrote {workdir / 'samples.npz'} and {workdir / 'samples.png'}")
     return 0
+
+
+def restored(config: ConfigDict, workdir: epath.PathLike) -> tuple[Experiment, TrainState]:
+    """What a workdir was made with, and its latest checkpoint.
+
+    Raises:
+      UserError: if there is none, or it was made with another config.
+    """
+    experiment = experiment_lib.from_config(config)
+    workdir = epath.Path(workdir)
+    found = None
+    if (workdir / "checkpoints").exists():
+        check_config(workdir, config)
+        experiment = curve.with_clusters(experiment, workdir, Line())
+        checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+        found = checkpoints.restore(experiment.compiled.abstract_state)
+        checkpoints.close()
+    if found is None:
+        raise UserError(f"workdir {workdir} holds no checkpoint: train first, or name another with --workdir")
+    return experiment, found[0]
+
+
+def draw(
+    experiment: Experiment, params: Any, number: int, what: str
+) -> tuple[Float[np.ndarray, "n height width channel"], Int[np.ndarray, " n"] | None]:
+    """(images, their labels if the network takes them): `number` samples, drawn in parts, with a line for each."""
+    parts, size = [], min(number, BATCH)
+    draw_part = make_sampler(experiment, size)
+    for start in range(0, number, size):
+        parts.append(draw_part(params, start // size))
+        print(f"{min(start + size, number)}/{number} {what}", flush=True)
+    labels = None
+    if experiment.num_classes:
+        labels = np.concatenate([sample_labels(experiment, size) for _ in parts])[:number]
+    return np.concatenate(parts)[:number], labels
 
 
 def sample_labels(experiment: Experiment, number: int) -> Int[np.ndarray, " n"]:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from diffcurr import atomic_file
 from diffcurr.errors import UserError
 
 WIDTH = 128
@@ -114,6 +115,22 @@ def _in_batches(function: Callable[[Any], Array], images: np.ndarray, size: int 
     padded = np.concatenate([images, np.zeros((-len(images) % size, *images.shape[1:]), images.dtype)])
     parts = [np.asarray(function(padded[start : start + size])) for start in range(0, len(padded), size)]
     return np.concatenate(parts)[: len(images)]
+
+
+def of_reference(
+    features: Features, images: Float[np.ndarray, "n height width channel"], cache: epath.PathLike
+) -> Float[np.ndarray, "n feature"]:
+    """Features of real images, kept in a folder under the hash of what they are made from."""
+    content = hashlib.sha256(f"{features.name} {images.shape} {images.dtype}".encode())
+    content.update(np.ascontiguousarray(images).data)
+    path = epath.Path(cache) / f"features-{content.hexdigest()[:16]}.npy"
+    if path.exists():
+        with path.open("rb") as file:
+            return np.load(file)
+    extracted = features.extract(images)
+    with atomic_file.replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, extracted)
+    return extracted
 
 
 def to_bytes(network: Classifier, facts: dict[str, str]) -> bytes:

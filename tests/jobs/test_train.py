@@ -12,7 +12,8 @@ import pytest
 import tiny
 
 from diffcurr.errors import UserError
-from diffcurr.jobs import experiment, sample, train
+from diffcurr.jobs import evaluate, experiment, sample, train
+from diffcurr.metrics import features
 from diffcurr.metrics.writers import read_rows
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.interval import Interval
@@ -89,9 +90,37 @@ def test_sample(run: tuple[pathlib.Path, str]) -> None:
     assert np.abs(first["images"]).max() <= 1.0
 
 
+def test_evaluate(
+    run: tuple[pathlib.Path, str],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every figure with its interval and its numbers; a network of 40 steps is far away; the reference is kept."""
+    monkeypatch.setattr(evaluate, "CACHE", tmp_path)
+    settings = SETTINGS | {"evaluation__samples": 300, "evaluation__resamples": 10}
+    assert evaluate.run(tiny.config(**settings), run[0]) == 0
+    (kept,) = tmp_path.iterdir()
+    found = json.loads((run[0] / "evaluation.json").read_text())
+    assert (found["dataset"], found["step"]) == ("digits", 40) and found["features"].startswith("digits classifier ")
+    distance = found["frechet_distance"]
+    assert (distance["examples"], distance["reference_examples"]) == (300, 1797)
+    assert 10 * distance["floor"] < distance["low"] < distance["value"] < distance["high"]
+    assert found["kernel_distance"]["low"] > 0
+    assert "step 40, 300 samples against 1,797 of digits" in capsys.readouterr().out
+    monkeypatch.setattr(features, "of_reference", lambda look, images, cache: np.load(kept))
+    assert evaluate.run(tiny.config(**settings), run[0]) == 0
+    assert json.loads((run[0] / "evaluation.json").read_text()) == found
+    with pytest.raises(UserError, match="evaluation.samples = 100: give more than the features' 128"):
+        evaluate.run(tiny.config(**SETTINGS, evaluation__samples=100), run[0])
+    with pytest.raises(UserError, match="nowhere: there are no such features"):
+        evaluate.run(tiny.config(**SETTINGS, evaluation__features="nowhere"), run[0])
+
+
 def test_sample_without_a_checkpoint(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(UserError, match="holds no checkpoint: train first"):
-        sample.run(tiny.config(), tmp_path)
+    for job in (sample, evaluate):
+        with pytest.raises(UserError, match="holds no checkpoint: train first"):
+            job.run(tiny.config(), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

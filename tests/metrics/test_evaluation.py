@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+
+from diffcurr.metrics import evaluation, frechet
+
+
+def normals(number: int, seed: int, shift: float = 0.0) -> np.ndarray:
+    return shift + np.random.default_rng(seed).normal(size=(number, 6))
+
+
+def test_floor_is_what_fresh_real_examples_have() -> None:
+    """At other numbers than it was measured at, too."""
+    for number in (300, 1200):
+        fresh = [
+            frechet.distance(frechet.statistics(normals(600, seed)), frechet.statistics(normals(number, 1000 + seed)))
+            for seed in range(60)
+        ]
+        floors = [evaluation.floor(normals(600, seed), number) for seed in range(20)]
+        assert np.mean(floors) == pytest.approx(np.mean(fresh), rel=0.1)
+
+
+def test_a_good_and_a_bad_set() -> None:
+    real = normals(500, 0)
+    good, bad = (evaluation.evaluate(real, normals(700, 1, shift), resamples=50) for shift in (0.0, 1.0))
+    distance = good["frechet_distance"]
+    assert distance["low"] < distance["value"] < distance["high"]
+    assert 0.3 < distance["value"] / distance["floor"] < 3
+    assert (distance["examples"], distance["reference_examples"]) == (700, 500)
+    assert good["kernel_distance"]["low"] < 0 < good["kernel_distance"]["high"]
+    assert good["kernel_distance"]["examples"] == good["recall"]["examples"] == 500
+    assert bad["frechet_distance"]["value"] == pytest.approx(6, rel=0.2)
+    assert bad["kernel_distance"]["low"] > good["kernel_distance"]["high"]
+    assert bad["precision"]["value"] < good["precision"]["value"]
+    words = evaluation.describe(bad)
+    assert f"Fréchet distance {bad['frechet_distance']['value']:.3g} (" in words and "floor" in words
