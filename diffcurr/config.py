@@ -15,6 +15,7 @@ FREE_KEYS = (
     "log_every",
     "checkpoint_every",
     "sample_every",
+    "evaluate_every",
     "mesh",
     "sampling",
     "dataset.data_dir",
@@ -138,10 +139,11 @@ def outline() -> ConfigDict:
                 },
             },
             "features": {"epochs": 10},
-            "evaluation": {"samples": 10_000, "features": "", "resamples": 200},
+            "evaluation": {"samples": 10_000, "training_samples": 1000, "features": "", "resamples": 200},
             "log_every": 100,
             "checkpoint_every": 1000,
             "sample_every": 1000,
+            "evaluate_every": 0,
         }
     )
     return config.lock()

@@ -1,7 +1,10 @@
 """How far samples are from the data: `python -m diffcurr.main --config=... --job=evaluate`"""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 from jaxtyping import Float
@@ -24,25 +27,54 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     Raises:
       UserError: if there is no checkpoint, or there are no features for these images.
     """
-    settings = config.evaluation
     experiment, state = sample_job.restored(config, workdir)
-    look = find_features(experiment)
     workdir, step = epath.Path(workdir), int(state.step)
-    if settings.samples <= features.WIDTH:
-        raise UserError(f"evaluation.samples = {settings.samples}: give more than the features' {features.WIDTH}")
-    images, _ = sample_job.draw(experiment, state.ema, settings.samples, f"samples of step {step}")
-    real = reference(experiment, look)
-    measured = evaluation.evaluate(
-        real, look.extract(quantised(experiment, images)), resamples=settings.resamples, seed=config.seed
-    )
-    known = {"dataset": config.dataset.name, "split": config.dataset.split, "features": look.name, "step": step}
+    evaluate = make_evaluator(experiment, config.evaluation.samples, f"samples of step {step}")
+    images, measured = evaluate(state.ema)
+    known = {
+        "dataset": config.dataset.name,
+        "split": config.dataset.split,
+        "features": find_features(experiment).name,
+        "sampling": {name: config.sampling[name] for name in ("solver", "steps", "guidance")},
+        "step": step,
+    }
     with atomic_file.replacing(workdir / "evaluation.json") as path:
         path.write_text(json.dumps(known | measured, indent=2) + "\n")
     figures.save_grid(workdir / "evaluation.png", images[:100], sample_job.grid_columns(experiment))
-    print(f"step {step}, {settings.samples:,} samples against {len(real):,} of {config.dataset.name}, {look.name}:")
-    print(evaluation.describe(measured))
+    counts = measured["frechet_distance"]
+    print(
+        f"step {step}, {counts['examples']:,} samples against {counts['reference_examples']:,} of "
+        f"{config.dataset.name}, {known['features']}: {evaluation.describe(measured)}"
+    )
     print(f"wrote {workdir / 'evaluation.json'} and {workdir / 'evaluation.png'}")
     return 0
+
+
+def make_evaluator(
+    experiment: Experiment, number: int, what: str = ""
+) -> Callable[[Any], tuple[Float[np.ndarray, "n height width channel"], dict[str, Any]]]:
+    """A function of parameters: draws `number` samples, always from the same noise, and compares them with the data.
+
+    Args:
+      what: the samples are, for a line as they come; none if empty.
+
+    Raises:
+      UserError: if they are too few, or there are no features for these images.
+    """
+    if number <= features.WIDTH:
+        raise UserError(f"{number} samples to evaluate: give more than the features' {features.WIDTH}")
+    look = find_features(experiment)
+    real = reference(experiment, look)
+    draw = sample_job.make_drawer(experiment, number, what)
+    settings = experiment.config
+
+    def evaluate(params: Any) -> tuple[Float[np.ndarray, "n height width channel"], dict[str, Any]]:
+        images, _ = draw(params)
+        with jax.transfer_guard("allow"):
+            found = look.extract(quantised(experiment, images))
+        return images, evaluation.evaluate(real, found, resamples=settings.evaluation.resamples, seed=settings.seed)
+
+    return evaluate
 
 
 def find_features(experiment: Experiment) -> Features:

@@ -126,7 +126,7 @@ def from_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None)
     for key in ("steps", "batch_size", "microbatches"):
         if config[key] < 1:
             raise UserError(f"{key} = {config[key]}: must be at least 1")
-    for key in ("log_every", "checkpoint_every", "sample_every"):
+    for key in ("log_every", "checkpoint_every", "sample_every", "evaluate_every"):
         if config[key] < 0:
             raise UserError(f"{key} = {config[key]}: a number of steps, or 0 for never")
     if not 0.0 <= config.ema.decay < 1.0:

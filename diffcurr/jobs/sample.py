@@ -33,7 +33,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     """Writes samples of the averaged weights to samples.npz and samples.png. Returns the exit code."""
     experiment, state = restored(config, workdir)
     workdir, step = epath.Path(workdir), int(state.step)
-    images, labels = draw(experiment, state.ema, config.sampling.samples, f"samples of step {step}")
+    images, labels = make_drawer(experiment, config.sampling.samples, f"samples of step {step}")(state.ema)
     with atomic_file.replacing(workdir / "samples.npz") as temporary:
         arrays: dict[str, Any] = {"images": images, "step": step} | ({} if labels is None else {"labels": labels})
         np.savez_compressed(temporary, **arrays)
@@ -62,19 +62,30 @@ def restored(config: ConfigDict, workdir: epath.PathLike) -> tuple[Experiment, T
     return experiment, found[0]
 
 
-def draw(
-    experiment: Experiment, params: Any, number: int, what: str
-) -> tuple[Float[np.ndarray, "n height width channel"], Int[np.ndarray, " n"] | None]:
-    """(images, their labels if the network takes them): `number` samples, drawn in parts, with a line for each."""
-    parts, size = [], min(number, BATCH)
+Drawn = tuple[Float[np.ndarray, "n height width channel"], Int[np.ndarray, " n"] | None]
+
+
+def make_drawer(experiment: Experiment, number: int, what: str = "") -> Callable[[Any], Drawn]:
+    """A function params -> (images, their labels if the network takes them): `number` samples, drawn in equal parts.
+
+    Args:
+      what: they are, for a line after each part; none if empty.
+    """
+    size = min(number, BATCH)
     draw_part = make_sampler(experiment, size)
-    for start in range(0, number, size):
-        parts.append(draw_part(params, start // size))
-        print(f"{min(start + size, number)}/{number} {what}", flush=True)
-    labels = None
-    if experiment.num_classes:
-        labels = np.concatenate([sample_labels(experiment, size) for _ in parts])[:number]
-    return np.concatenate(parts)[:number], labels
+
+    def draw(params: Any) -> Drawn:
+        parts = []
+        for start in range(0, number, size):
+            parts.append(draw_part(params, start // size))
+            if what:
+                print(f"{min(start + size, number)}/{number} {what}", flush=True)
+        labels = None
+        if experiment.num_classes:
+            labels = np.concatenate([sample_labels(experiment, size) for _ in parts])[:number]
+        return np.concatenate(parts)[:number], labels
+
+    return draw
 
 
 def sample_labels(experiment: Experiment, number: int) -> Int[np.ndarray, " n"]:

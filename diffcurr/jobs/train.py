@@ -13,13 +13,14 @@ from diffcurr import config as config_lib
 from diffcurr.data import pipeline, sources
 from diffcurr.errors import UserError
 from diffcurr.jobs import curve
+from diffcurr.jobs import evaluate as evaluate_job
 from diffcurr.jobs import experiment as experiment_lib
 from diffcurr.jobs import sample as sample_job
 from diffcurr.jobs.experiment import Experiment
 from diffcurr.jobs.workdir import Workdir
-from diffcurr.metrics import figures
+from diffcurr.metrics import evaluation, figures
 from diffcurr.metrics.progress import Clock, Line, Progress, duration
-from diffcurr.metrics.writers import Discard, MetricWriter, read_rows
+from diffcurr.metrics.writers import EVALUATIONS, Discard, MetricWriter, read_rows
 from diffcurr.training import distributed
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.interval import Interval
@@ -86,6 +87,9 @@ def _train(
     ################################################################ the loop
     writer = MetricWriter(workdir, last_step=step) if primary else Discard()
     sampler = sample_job.make_sampler(experiment, config.sampling.samples)
+    evaluate = None
+    if config.evaluate_every:
+        evaluate = evaluate_job.make_evaluator(experiment, config.evaluation.training_samples)
     new_interval = functools.partial(Interval, batch_size=config.batch_size, num_stages=pacing.num_stages)
     first_step, interval = step, new_interval(step)
     in_flight: Interval | None = None
@@ -144,6 +148,12 @@ def _train(
                     grid = workdir / "samples" / f"{step:08d}.png"
                     writer.submit(figures.save_grid, grid, images, sample_job.grid_columns(experiment))
                     writer.submit(_draw_curriculum, workdir, experiment)
+                if evaluate and _due(step, config.evaluate_every):
+                    jax.block_until_ready(state)
+                    with clock.paused():
+                        _, measured = evaluate(state.ema)
+                    progress.say(f"step {step}: {evaluation.describe(measured)}")
+                    writer.write(step, evaluation.flat(measured), EVALUATIONS)
     except FloatingPointError as error:
         raise UserError(
             f"{error}. The last good checkpoint is kept; lower the learning rate or raise warmup_steps."

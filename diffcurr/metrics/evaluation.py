@@ -67,3 +67,12 @@ def describe(measured: dict[str, Any]) -> str:
         f"{kernel['high']:.3g}), precision {measured['precision']['value']:.2f}, "
         f"recall {measured['recall']['value']:.2f}"
     )
+
+
+def flat(measured: dict[str, Any]) -> dict[str, float]:
+    """`evaluate`'s result as one row: {"frechet_distance": ..., "frechet_distance_low": ..., ...}."""
+    return {
+        name if part == "value" else f"{name}_{part}": value
+        for name, parts in measured.items()
+        for part, value in parts.items()
+    }

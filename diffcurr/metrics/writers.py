@@ -1,10 +1,10 @@
-"""Where numbers go: `metrics.jsonl` and TensorBoard events."""
+"""Where numbers go: `metrics.jsonl`, `evaluations.jsonl` and TensorBoard events."""
 
 import concurrent.futures
 import json
 import math
 import os
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from etils import epath
@@ -12,12 +12,13 @@ from etils import epath
 from diffcurr import atomic_file
 from diffcurr.tensorflow_cpu import import_tensorflow
 
-FILE = "metrics.jsonl"
+METRICS = "metrics.jsonl"  # a row each logged interval
+EVALUATIONS = "evaluations.jsonl"  # a row each time that samples were compared with the data
 
 
-def read_rows(workdir: epath.PathLike) -> list[dict[str, Any]]:
-    """The rows of a workdir's `metrics.jsonl`, oldest first; a last line cut off by a crash is left out."""
-    path = epath.Path(workdir) / FILE
+def read_rows(workdir: epath.PathLike, file: str = METRICS) -> list[dict[str, Any]]:
+    """The rows of a workdir's `file`, oldest first; a last line cut off by a crash is left out."""
+    path = epath.Path(workdir) / file
     if not path.exists():
         return []
     rows = []
@@ -28,7 +29,7 @@ def read_rows(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
 
 class MetricWriter:
-    """Writes rows of numbers; `metrics.jsonl` at once, TensorBoard events from a thread of their own.
+    """Writes rows of numbers; JSON lines at once, TensorBoard events from a thread of their own.
 
     TensorFlow, which clu writes events with, is imported in that thread and at the first row: it delays no step.
     """
@@ -36,19 +37,25 @@ class MetricWriter:
     def __init__(self, workdir: epath.PathLike, last_step: int):
         """Opens the workdir's files; rows after `last_step`, written by a run that then crashed, are dropped."""
         self._workdir = epath.Path(workdir)
-        rows = [row for row in read_rows(workdir) if row["step"] <= last_step]
-        with atomic_file.replacing(self._workdir / FILE) as path:
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        self._file = open(os.fspath(self._workdir / FILE), "a")
+        self._files: dict[str, TextIO] = {}
+        for file in (METRICS, EVALUATIONS):
+            rows = [row for row in read_rows(workdir, file) if row["step"] <= last_step]
+            if rows or file == METRICS:
+                with atomic_file.replacing(self._workdir / file) as path:
+                    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            else:
+                (self._workdir / file).unlink(missing_ok=True)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="events")
         self._writer: Any = None
         self._waiting: list[concurrent.futures.Future[None]] = []
 
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        """Appends one row. A NaN (a cluster of which no example was drawn) becomes null. Raises earlier errors."""
+    def write(self, step: int, values: dict[str, Any], file: str = METRICS) -> None:
+        """Appends one row to a file of the workdir; a NaN (no example of a cluster) becomes null. Raises earlier errors."""
         row = {"step": step} | {name: _plain(value) for name, value in values.items()}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        if file not in self._files:
+            self._files[file] = open(os.fspath(self._workdir / file), "a")
+        self._files[file].write(json.dumps(row) + "\n")
+        self._files[file].flush()
         self._raise_errors()
         self._waiting.append(self._thread.submit(self._write_event, step, values))
 
@@ -62,7 +69,8 @@ class MetricWriter:
         self._thread.shutdown(wait=True)
         if self._writer is not None:
             self._writer.close()
-        self._file.close()
+        for file in self._files.values():
+            file.close()
         self._raise_errors()
 
     def _raise_errors(self) -> None:
@@ -88,7 +96,7 @@ class MetricWriter:
 class Discard:
     """The writer of a process that writes nothing."""
 
-    def write(self, step: int, values: dict[str, Any]) -> None:
+    def write(self, step: int, values: dict[str, Any], file: str = METRICS) -> None:
         """Nothing."""
 
     def submit(self, function: Any, *args: Any) -> None:

@@ -14,7 +14,7 @@ import tiny
 from diffcurr.errors import UserError
 from diffcurr.jobs import evaluate, experiment, sample, train
 from diffcurr.metrics import features
-from diffcurr.metrics.writers import read_rows
+from diffcurr.metrics.writers import EVALUATIONS, read_rows
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.interval import Interval
 
@@ -111,7 +111,16 @@ def test_evaluate(
     monkeypatch.setattr(features, "of_reference", lambda look, images, cache: np.load(kept))
     assert evaluate.run(tiny.config(**settings), run[0]) == 0
     assert json.loads((run[0] / "evaluation.json").read_text()) == found
-    with pytest.raises(UserError, match="evaluation.samples = 100: give more than the features' 128"):
+    for process in ("whole", "stopped"):  # during training: the same row, also of a run that is continued
+        steps = 20 if process == "stopped" else 30
+        for end in (steps, 30):
+            config = tiny.config(**SETTINGS | {"evaluate_every": 10, "evaluation__training_samples": 130, "steps": end})
+            config.evaluation.resamples = 5
+            assert train.run(config, tmp_path / process) == 0
+    rows = [read_rows(tmp_path / process, EVALUATIONS) for process in ("whole", "stopped")]
+    assert [row["step"] for row in rows[0]] == [10, 20, 30] and rows[0] == rows[1]
+    assert rows[0][0]["frechet_distance"] > rows[0][0]["frechet_distance_floor"]
+    with pytest.raises(UserError, match="100 samples to evaluate: give more than the features' 128"):
         evaluate.run(tiny.config(**SETTINGS, evaluation__samples=100), run[0])
     with pytest.raises(UserError, match="nowhere: there are no such features"):
         evaluate.run(tiny.config(**SETTINGS, evaluation__features="nowhere"), run[0])
