@@ -50,7 +50,7 @@ class MetricWriter:
         self._waiting: list[concurrent.futures.Future[None]] = []
 
     def write(self, step: int, values: dict[str, Any], file: str = METRICS) -> None:
-        """Appends one row to a file of the workdir; a NaN (no example of a cluster) becomes null. Raises earlier errors."""
+        """Appends one row to a file; a NaN (a cluster of which no example was drawn) is null. Raises earlier errors."""
         row = {"step": step} | {name: _plain(value) for name, value in values.items()}
         if file not in self._files:
             self._files[file] = open(os.fspath(self._workdir / file), "a")

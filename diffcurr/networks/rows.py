@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from flax import nnx
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 BATCH_AXES = ("data", "fsdp")
 
@@ -116,7 +116,7 @@ def _mixed_conv_backward(padding: int, kept: tuple[Array, Array], gradient: Arra
 _mixed_conv.defvjp(_mixed_conv_forward, _mixed_conv_backward)
 
 
-def keep_batch_spread(x: Float[Array, "batch *rest"]) -> Float[Array, "batch *rest"]:
+def keep_batch_spread(x: Shaped[Array, "batch *rest"]) -> Shaped[Array, "batch *rest"]:
     """Asks that an activation stays spread over devices by its first axis, where a mesh with a batch is in force.
 
     Otherwise the compiler may follow a parameter that is sharded by its features, and move activations instead of it.
