@@ -142,7 +142,7 @@ def _open_gpus(name: str, shape: str) -> tuple[Chip, Sequence[jax.Device]]:
             f"topology {name!r}: GPUs are {', '.join(GPUS)}, up to {GPUS_A_HOST} on one host or multiples of "
             f"{GPUS_A_HOST} on several, such as cuda:{next(iter(GPUS))}x{2 * GPUS_A_HOST}"
         )
-    if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
+    if importlib.util.find_spec("jax_cuda12_plugin") is None:
         raise ModuleNotFoundError(
             f"compiling for a GPU needs JAX's CUDA plugin: pip install 'jax-cuda12-plugin=={jax.__version__}'"
         )

@@ -61,7 +61,9 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
             initialization_timeout=timeout,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
-    except (RuntimeError, ValueError, jax.errors.JaxRuntimeError) as error:
+    except ValueError as error:
+        raise UserError(f"JAX finds no cluster here that it knows ({first_line(error)}): name --coordinator") from error
+    except (RuntimeError, jax.errors.JaxRuntimeError) as error:
         where = coordinator or "the coordinator that the environment announces"
         raise UserError(f"{where}: not every process came within {timeout} s ({first_line(error)})") from error
 

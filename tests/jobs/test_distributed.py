@@ -146,6 +146,12 @@ def test_bad_flags(flags: tuple, message: str) -> None:
         distributed.initialize(*flags)
 
 
+def test_no_cluster_to_find(tmp_path: pathlib.Path) -> None:
+    process = launch(tmp_path / "run", 1, "--coordinator=auto")
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 2 and "error: JAX finds no cluster here that it knows" in words
+
+
 def test_jobs_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed.require_one_process("--job=sample")
     monkeypatch.setattr(jax, "process_count", lambda: 2)

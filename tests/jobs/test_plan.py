@@ -66,7 +66,7 @@ def test_a_large_transformer_on_sixteen_chips() -> None:
     assert traffic < 1.3 * plan.least_traffic(experiment)
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("jax_plugins"), reason="needs jax-cuda12-plugin")
+@pytest.mark.skipif(not importlib.util.find_spec("jax_cuda12_plugin"), reason="needs jax-cuda12-plugin")
 def test_gpus(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hosts of eight GPUs; the compiler counts no operations there."""
     monkeypatch.setattr(plan, "SEARCH", 1)

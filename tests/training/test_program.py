@@ -108,6 +108,7 @@ ENTRY %main (x.1: f32[8]) -> f32[8] {{
   %first = bf16[64]{{0}} all-gather(%x.1), channel_id=9, {groups}, dimensions={{0}}
   %reduced = (f32[8]{{0}}, f32[2,3]{{1,0}}) all-reduce(%x.1, %x.1), channel_id=2, {groups}, to_apply=%add
   %scattered = f32[8]{{0}} reduce-scatter(%x.1), channel_id=3, {groups}, to_apply=%add
+  %started = ((f32[{8 * number}]{{0}}), (f32[8]{{0}})) reduce-scatter-start(%x.1), channel_id=6, {groups}, to_apply=%add
   %fused = f32[8]{{0}} fusion(%x.1), kind=kCustom, calls=%all-reduce-scatter.1
   ROOT %exchanged = f32[8]{{0}} all-to-all(%x.1), channel_id=4, {groups}
 }}
@@ -117,7 +118,7 @@ ENTRY %main (x.1: f32[8]) -> f32[8] {{
         "collective-permute": (4, 4 * 32),  # ceil(7 / 2) times
         "all-gather": (1, 128 * share),  # as often as where it starts
         "all-reduce": (1, 2 * 56 * share),
-        "reduce-scatter": (2, 32 * (number - 1) + 256 * share),
+        "reduce-scatter": (3, 2 * 32 * (number - 1) + 256 * share),
         "all-to-all": (1, 32 * share),
     }
     found = program.traffic(text)

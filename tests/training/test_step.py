@@ -51,7 +51,11 @@ def test_no_curriculum_equals_every_cluster_active_bit_for_bit() -> None:
     np.testing.assert_array_equal(jax.device_get(losses), [m.loss for m in expected])
 
 
-@pytest.mark.parametrize("mesh", [{"devices": 8}, {"devices": 8, "mesh__fsdp": 4}], ids=["data=8", "data=2,fsdp=4"])
+@pytest.mark.parametrize(
+    "mesh",
+    [{"devices": 8}, {"devices": 8, "mesh__fsdp": 4}, {"devices": 8, "mesh__fsdp": 2, "mesh__tensor": 2}],
+    ids=["data=8", "data=2,fsdp=4", "data=2,fsdp=2,tensor=2"],
+)
 def test_the_number_of_devices_does_not_matter(mesh: dict) -> None:
     one, many = tiny.experiment(), tiny.experiment(**mesh)
     state_one, metrics_one = tiny.train(one, 15)
