@@ -1,0 +1,54 @@
+"""Arms of an experiment against a baseline, paired by seed."""
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
+
+from diffcurr.metrics.intervals import Interval
+
+
+def paired_ratio(
+    arm: Float[np.ndarray, " seed"], baseline: Float[np.ndarray, " seed"], confidence: float = 0.95
+) -> Interval:
+    """The ratio of two means, with Fieller's interval (Fieller 1954): exact for normal pairs, however correlated.
+
+    It holds every ratio r that Student's test of the mean of arm - r baseline does not refuse. Where the baseline's
+    mean is not distinguishable from 0 no ratio is refused on one side or on both: then the ends are infinite.
+
+    Args:
+      arm, baseline: the same seeds in the same order, such as distances above their floor.
+
+    Raises:
+      ValueError: with fewer than two seeds, or different numbers of them.
+    """
+    if len(arm) < 2 or len(arm) != len(baseline):
+        raise ValueError(f"{len(arm)} and {len(baseline)} seeds: a ratio needs as many of both, at least two")
+    x, y, n = np.mean(baseline), np.mean(arm), len(arm)
+    (xx, xy), (_, yy) = np.cov(baseline, arm) / n
+    t2 = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) ** 2
+    # (y - r x)² <= t² (yy - 2 r xy + r² xx): a quadratic in r.
+    a, b, c = x**2 - t2 * xx, x * y - t2 * xy, y**2 - t2 * yy
+    if a <= 0 or b**2 < a * c:
+        return Interval(np.asarray(y / x), np.asarray(-np.inf), np.asarray(np.inf))
+    reach = np.sqrt(b**2 - a * c)
+    return Interval(np.asarray(y / x), np.asarray((b - reach) / a), np.asarray((b + reach) / a))
+
+
+def steps_to_reach(steps: Float[np.ndarray, " point"], curve: Float[np.ndarray, " point"], target: float) -> float:
+    """The first step at which a curve of distances comes down to `target`, between its points by straight lines.
+
+    Infinite if it never does; the first step if it begins there.
+
+    Raises:
+      ValueError: if steps do not increase, or the two have different lengths.
+    """
+    if len(steps) != len(curve) or not len(steps) or np.any(np.diff(steps) <= 0):
+        raise ValueError(f"{len(steps)} steps and {len(curve)} points: give increasing steps, one a point")
+    below = np.flatnonzero(curve <= target)
+    if not len(below):
+        return float("inf")
+    first = below[0]
+    if first == 0:
+        return float(steps[0])
+    before, after = curve[first - 1], curve[first]
+    return float(steps[first - 1] + (steps[first] - steps[first - 1]) * (before - target) / (before - after))
