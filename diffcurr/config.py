@@ -23,6 +23,7 @@ FREE_KEYS = (
     "analysis.convergence",
     "features",
     "evaluation",
+    "compare",
 )
 
 
@@ -140,6 +141,8 @@ def outline() -> ConfigDict:
             },
             "features": {"epochs": 10},
             "evaluation": {"samples": 10_000, "training_samples": 1000, "features": "", "resamples": 200},
+            # Arms are free: {name: what of the config is different there}.
+            "compare": {"baseline": "vanilla", "seeds": 5, "arms": {}},
             "log_every": 100,
             "checkpoint_every": 1000,
             "sample_every": 1000,

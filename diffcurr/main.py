@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from diffcurr.errors import UserError
 
-JOBS = ("train", "sample", "evaluate", "analyze", "features", "plan")  # modules of diffcurr.jobs
+JOBS = ("train", "sample", "evaluate", "analyze", "features", "compare", "plan")  # modules of diffcurr.jobs
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
@@ -24,6 +24,7 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: h
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of several processes by hand: how many.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of several processes by hand: which one this is, from 0.")
 _CONNECT_TIMEOUT = flags.DEFINE_integer("connect_timeout", 60, "Seconds to wait for all processes to be there.")
+_SHARD = flags.DEFINE_string("shard", None, "With --job=compare: this machine's part of the runs, such as 0/2.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "With --job=plan: the chips to plan for, such as v5e:16x16.")
 
 
@@ -42,7 +43,11 @@ def main(argv: Sequence[str]) -> int:
     workdir = _WORKDIR.value or os.path.join("runs", name)
     if _TOPOLOGY.value and _JOB.value != "plan":
         raise UserError(f"--topology={_TOPOLOGY.value}: goes with --job=plan")
+    if _SHARD.value and _JOB.value != "compare":
+        raise UserError(f"--shard={_SHARD.value}: goes with --job=compare")
     arguments = {}
+    if _JOB.value == "compare":
+        arguments["shard"] = _SHARD.value
     if _JOB.value == "plan":
         arguments["topology"] = _TOPOLOGY.value
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # read when JAX is imported: no TPU is looked for here

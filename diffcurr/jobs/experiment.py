@@ -271,7 +271,7 @@ def _check_analysis(config: ConfigDict) -> None:
 def _check_outline(config: ConfigDict) -> None:
     """Every shared key there, and none that is unknown."""
     known = set(config_lib.flatten(config_lib.outline().to_dict()))
-    free = ("process.", "network.")  # checked against the class that they name
+    free = ("process.", "network.", "compare.arms.")  # checked against the class that they name, and as configs
     given = set(config_lib.flatten(config.to_dict()))
     for key in sorted(given - known):
         if not key.startswith(free):

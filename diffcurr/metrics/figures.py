@@ -156,6 +156,44 @@ def draw_convergence(convergence: Convergence, edges: Float[np.ndarray, " edge"]
     return figure
 
 
+def draw_comparison(
+    distances: Mapping[str, tuple[Float[np.ndarray, " point"], Interval]],
+    floor: float,
+    stages: Mapping[str, tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]]],
+) -> Figure:
+    """Distance over steps of each arm with its band, above the stage lines.
+
+    Args:
+      distances: {arm: (steps, mean with interval)}.
+      floor: the distance of real images from real images at the same numbers.
+      stages: {arm: (steps, mean stage)}.
+    """
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    for index, (arm, (steps, curve)) in enumerate(distances.items()):
+        upper.plot(steps, curve.mean, label=arm, color=f"C{index}")
+        upper.fill_between(steps, curve.low, curve.high, alpha=0.15, color=f"C{index}", linewidth=0)
+        lower.step(*stages[arm], where="pre", color=f"C{index}")
+    upper.axhline(floor, color="0.4", linestyle="--", linewidth=1, label="floor: real against real")
+    upper.set(ylabel="Fréchet distance (mean, 95 % band over seeds)", yscale="log")
+    upper.legend(fontsize="small")
+    lower.set(xlabel="optimizer step", ylabel="stage")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def draw_side_by_side(pictures: Mapping[str, epath.Path]) -> Figure:
+    """Pictures under their names, in one row."""
+    figure = Figure(figsize=(3.2 * len(pictures), 3.6), layout="constrained")
+    for axes, (name, path) in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures.items(), strict=True):
+        with Image.open(path) as picture:
+            axes.imshow(np.asarray(picture), cmap="gray")
+        axes.set_title(name, fontsize="small")
+        axes.axis("off")
+    return figure
+
+
 def save_figure(path: epath.PathLike, figure: Figure) -> None:
     """Writes a figure as a PNG."""
     with atomic_file.replacing(path) as temporary:

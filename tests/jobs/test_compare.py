@@ -1,0 +1,84 @@
+"""The compare job from end to end, on networks of width 8."""
+
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import pytest
+import tiny
+from ml_collections import ConfigDict
+
+from diffcurr.errors import UserError
+from diffcurr.jobs import compare, evaluate, train
+
+ARMS = {"vanilla": {"curriculum": {"order": "none"}}, "easy": {}}
+
+
+def config(arms: dict[str, Any] | None = None, **overrides: Any) -> ConfigDict:
+    settings = dict(steps=20, log_every=5, sample_every=0, evaluate_every=10, sampling__steps=2, compare__seeds=2)
+    settings |= dict(evaluation__samples=140, evaluation__training_samples=130, evaluation__resamples=5)
+    made = tiny.config(**settings | overrides)
+    made.compare.arms = ConfigDict(ARMS if arms is None else arms)
+    return made
+
+
+def test_killed_and_shared_among_machines(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped in its second run and gone on with by two shards; a run that is lost is made again, the same."""
+    monkeypatch.setattr(evaluate, "CACHE", tmp_path / "cache")
+    train_run, started = train.run, []
+
+    def stops_at_the_second(config: ConfigDict, workdir: Any) -> int:
+        started.append(workdir.relative_to(tmp_path).as_posix())
+        return 143 if len(started) == 2 else train_run(config, workdir)
+
+    monkeypatch.setattr(train, "run", stops_at_the_second)
+    assert compare.run(config(), tmp_path) == 143
+    assert compare.run(config(), tmp_path, "1/2") == 0
+    assert "1 of 4 runs are left to others" in capsys.readouterr().out
+    assert compare.run(config(), tmp_path, "0/2") == 0
+    said = capsys.readouterr().out
+    assert started == ["easy/00", "vanilla/00", "vanilla/00", "vanilla/01", "easy/01"]
+    report, numbers = (tmp_path / "report.md").read_text(), json.loads((tmp_path / "comparison.json").read_text())
+    verdict = report.splitlines()[0]
+    assert verdict in said and verdict.startswith("**") and "(95 % interval; digits, 20 steps, 2 seeds)" in verdict
+    for words in ("| easy |", "| vanilla |", "floor", "digits classifier", "1 (1 to 1)"):
+        assert words in report
+    assert numbers["easy"]["steps"] == [10, 20]
+    assert (numbers["easy"]["stage"][-1], numbers["vanilla"]["stage"][-1]) == (3, 1)
+    for picture in ("distance.png", "samples.png"):
+        assert (tmp_path / picture).stat().st_size > 10_000
+
+    shutil.rmtree(tmp_path / "easy" / "01")
+    assert compare.run(config(), tmp_path) == 0
+    again = json.loads((tmp_path / "comparison.json").read_text())
+    for arms in (numbers, again):
+        for arm in arms.values():
+            del arm["steps_per_second"]
+    assert again == numbers
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compare__baseline": "plain"}, "compare.baseline = 'plain': is none of compare.arms"),
+        ({"compare__seeds": 1}, "give two arms and two seeds"),
+        ({"evaluate_every": 7}, "evaluate_every = 7: a comparison needs the distance over the steps"),
+        ({"arms": ARMS | {"a": {"curriculum": {"ordr": "none"}}}}, "compare.arms.a: .*ordr"),
+        ({"arms": ARMS | {"a": {"curriculum": {"order": "up"}}}}, "compare.arms.a: curriculum: order = 'up'"),
+        ({"arms": ARMS | {"a": {"steps": 40}}}, "compare.arms.a: steps is the same for all arms"),
+        ({"arms": ARMS | {"a": {"seed": 40}}}, "compare.arms.a: seed is the same for all arms"),
+    ],
+)
+def test_bad_input(tmp_path: pathlib.Path, changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compare.run(config(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_shard(tmp_path: pathlib.Path) -> None:
+    for shard in ("2/2", "a/2", "1"):
+        with pytest.raises(UserError, match=f"--shard={shard}: give index/count"):
+            compare.run(config(), tmp_path / "run", shard)
