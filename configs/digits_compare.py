@@ -1,8 +1,8 @@
 """Does easy-to-hard help on digits? Seven ways to train against vanilla, ten seeds each.
 
     python -m diffcurr.main --config=configs/digits_compare.py --job=compare
-    python -m diffcurr.main --config=configs/digits_compare.py --job=compare --shard=0/2    # and 1/2, on another machine
-    python -m diffcurr.main --config=configs/digits_compare.py:edm --job=compare            # or :flow: two arms, 5 seeds
+    python -m diffcurr.main --config=configs/digits_compare.py --job=compare --shard=0/2  # and 1/2 elsewhere
+    python -m diffcurr.main --config=configs/digits_compare.py:edm --job=compare          # or :flow: two arms
 
 The data, network and optimizer of configs/digits.py, for 8,000 steps, without guidance. Every 500 steps 1,000 samples,
 at the end as many samples as there are images, are compared with all 1,797.
