@@ -98,10 +98,11 @@ def plan_runs(config: ConfigDict, workdir: epath.Path) -> list[Run]:
             for key, value in same.items():
                 if changed[key] != value:
                     raise UserError(f"compare.arms.{arm}: {key} is the same for all arms")
-            try:
-                evaluate.find_features(experiment_lib.from_config(changed))
-            except UserError as error:
-                raise UserError(f"compare.arms.{arm}: {error}") from error
+            if seed == config.seed:
+                try:
+                    evaluate.find_features(experiment_lib.from_config(changed))
+                except UserError as error:
+                    raise UserError(f"compare.arms.{arm}: {error}") from error
             runs.append(Run(arm, seed, changed, workdir / arm / f"{seed:02d}"))
     return runs
 
