@@ -4,7 +4,7 @@
     python -m diffcurr.main --config=configs/digits_compare.py --job=compare --shard=0/2  # and 1/2 elsewhere
     python -m diffcurr.main --config=configs/digits_compare.py:edm --job=compare          # or :flow: two arms
 
-The data, network and optimizer of configs/digits.py, for 8,000 steps, without guidance. Every 500 steps 1,000 samples,
+The data, network and optimizer of configs/digits.py, for 8,000 steps, without guidance. Every 800 steps 1,000 samples,
 at the end as many samples as there are images, are compared with all 1,797.
 """
 
@@ -21,7 +21,8 @@ def get_config(process: str = "ddpm") -> ConfigDict:
     config = digits.get_config(process)
     config.steps = 8000
     config.sample_every = 0
-    config.evaluate_every = 500
+    config.checkpoint_every = 2000
+    config.evaluate_every = 800
     config.sampling.guidance = 1.0
     config.evaluation.samples = 1797
     config.evaluation.resamples = 50  # intervals are over seeds here
