@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
 from diffcurr.data import pipeline
-from diffcurr.errors import UserError
+from diffcurr.errors import UserError, concerning
 from diffcurr.jobs import sample as sample_job
 from diffcurr.jobs.experiment import Experiment
 from diffcurr.metrics import evaluation, features, figures
@@ -61,9 +61,9 @@ def make_evaluator(
     Raises:
       UserError: if they are too few, or there are no features for these images.
     """
-    if number <= features.WIDTH:
-        raise UserError(f"{number} samples to evaluate: give more than the features' {features.WIDTH}")
     look = find_features(experiment)
+    if number <= look.width:
+        raise UserError(f"{number} samples to evaluate: give more than the {look.width} features of {look.name}")
     real = reference(experiment, look)
     draw = sample_job.make_drawer(experiment, number, what)
     settings = experiment.config
@@ -79,8 +79,11 @@ def make_evaluator(
 
 def find_features(experiment: Experiment) -> Features:
     """Those that the config names by their file, or the shipped ones of its data set."""
-    name = experiment.config.evaluation.features
-    return features.load(name or features.SHIPPED / f"{experiment.dataset.name}.safetensors")
+    name, info = experiment.config.evaluation.features, experiment.dataset
+    look = features.load(name or features.SHIPPED / f"{info.name}.safetensors")
+    with concerning("evaluation.features"):
+        look.check(info.image_size, info.channels)
+    return look
 
 
 def reference(experiment: Experiment, look: Features) -> Float[np.ndarray, "n feature"]:

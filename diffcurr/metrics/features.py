@@ -1,7 +1,8 @@
-"""What sets of images are compared by: the features of a classifier that was trained on real ones."""
+"""What sets of images are compared by: the features of a classifier that was trained on real ones, or Inception's."""
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,14 +13,16 @@ import optax
 from etils import epath
 from flax import nnx
 from jaxtyping import Array, Float, Int
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from diffcurr import atomic_file
-from diffcurr.errors import UserError
+from diffcurr.errors import UserError, concerning, first_line
+from diffcurr.metrics import inception
 
-WIDTH = 128
+WIDTH = 128  # of a classifier's features
 BATCH = 128
+INCEPTION_BATCH = 32  # a batch of its activations takes 1 GB
 SHIPPED = epath.Path(__file__).parent / "weights"
 
 
@@ -53,13 +56,38 @@ class Features(NamedTuple):
 
     Attributes:
       name: as reports call it, with the first digits of the hash of its weights.
-      extract: images [n, H, W, C] in [-1, 1] -> features [n, 128].
+      width: number of features.
+      shape: (side, channels) of the images it is for; None for grey or coloured ones of any size.
       facts: how it was trained, as its file says.
+      forward: images [b, H, W, C] in [-1, 1] -> features [b, width], compiled.
+      batch: images at a time.
     """
 
     name: str
-    extract: Callable[[np.ndarray], np.ndarray]
+    width: int
+    shape: tuple[int, int] | None
     facts: dict[str, str]
+    forward: Callable[[np.ndarray], Array]
+    batch: int
+
+    def check(self, side: int, channels: int) -> None:
+        """
+        Raises:
+          ValueError: if images of this shape cannot be looked at.
+        """
+        if self.shape is not None and (side, channels) != self.shape:
+            raise ValueError(f"{self.name}: is for images of (side, channels) {self.shape}, not {(side, channels)}")
+        if channels not in (1, 3):
+            raise ValueError(f"{self.name}: is for pictures, grey or coloured, not for {channels} channels")
+
+    def extract(self, images: Float[np.ndarray, "n height width channel"]) -> Float[np.ndarray, "n feature"]:
+        """Features of images in [-1, 1].
+
+        Raises:
+          ValueError: if they are of a shape that these features are not for.
+        """
+        self.check(images.shape[1], images.shape[3])
+        return _in_batches(self.forward, np.asarray(images, np.float32), self.batch)
 
 
 def train(
@@ -106,11 +134,11 @@ def accuracy(
     network: Classifier, images: Float[np.ndarray, "n height width channel"], labels: Int[np.ndarray, " n"]
 ) -> float:
     """The share of images that it puts into their class."""
-    predicted = _in_batches(jax.jit(lambda x: jnp.argmax(network(x)[1], axis=-1)), images)
+    predicted = _in_batches(jax.jit(lambda x: jnp.argmax(network(x)[1], axis=-1)), images, BATCH)
     return float(np.mean(predicted == labels))
 
 
-def _in_batches(function: Callable[[Any], Array], images: np.ndarray, size: int = 512) -> np.ndarray:
+def _in_batches(function: Callable[[Any], Array], images: np.ndarray, size: int) -> np.ndarray:
     """function(images), of one compiled shape; what fills the last batch is cut off."""
     padded = np.concatenate([images, np.zeros((-len(images) % size, *images.shape[1:]), images.dtype)])
     parts = [np.asarray(function(padded[start : start + size])) for start in range(0, len(padded), size)]
@@ -141,24 +169,46 @@ def to_bytes(network: Classifier, facts: dict[str, str]) -> bytes:
 
 
 def load(path: epath.PathLike) -> Features:
-    """The features of a classifier's file."""
+    """The features of a classifier's file, or of the Inception network's (docs/inception.md).
+
+    Raises:
+      UserError: if there is no such file, or it holds neither.
+    """
     path = epath.Path(path)
     if not path.exists():
         shipped = ", ".join(sorted(one.stem for one in SHIPPED.glob("*.safetensors")))
-        raise UserError(f"{path}: there are no such features (shipped: {shipped}); --job=features trains a classifier")
-    with safe_open(path, framework="numpy") as file:
-        facts = dict(file.metadata())
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        raise UserError(
+            f"{path}: there are no such features (shipped: {shipped}). --job=features trains a classifier of the data "
+            f"set; docs/inception.md says how to bring the Inception network. Name the file as evaluation.features"
+        )
+    arrays, facts = _read(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    if inception.is_inception(arrays):
+        with concerning(str(path)):
+            inception_network = inception.from_public(arrays)
+
+        def look(images: Float[Array, "b height width channel"]) -> Float[Array, "b feature"]:
+            colours = (*images.shape[:3], 3)
+            return inception_network(jnp.broadcast_to(images, colours))
+
+        return Features(f"Inception {digest}", inception.WIDTH, None, facts, jax.jit(look), INCEPTION_BATCH)
+    if "shape" not in facts:
+        raise UserError(f"{path}: holds neither a classifier of --job=features nor the Inception network")
     size, channels, classes = json.loads(facts["shape"])
     network = Classifier(size, channels, classes, rngs=nnx.Rngs(0))
     flat = {tuple(int(p) if p.isdigit() else p for p in name.split(".")): jnp.asarray(x) for name, x in arrays.items()}
     nnx.update(network, nnx.traversals.unflatten_mapping(flat))
     forward = jax.jit(lambda images: network(images)[0])
+    return Features(f"{facts['dataset']} classifier {digest}", WIDTH, (size, channels), facts, forward, 512)
 
-    def extract(images: Float[np.ndarray, "n height width channel"]) -> Float[np.ndarray, "n feature"]:
-        if images.shape[1:] != (size, size, channels):
-            raise ValueError(f"images of shape {images.shape[1:]}: these features are of {(size, size, channels)}")
-        return _in_batches(forward, np.asarray(images, np.float32))
 
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    return Features(f"{facts['dataset']} classifier {digest}", extract, facts)
+def _read(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(arrays by name, metadata) of a safetensors or npz file; never a pickle."""
+    try:
+        if path.suffix == ".npz":
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
+                return dict(loaded), {}
+        with safe_open(path, framework="numpy") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}, tensors.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read ({first_line(error)}): give a safetensors or npz file") from error

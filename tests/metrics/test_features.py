@@ -54,7 +54,7 @@ def test_rejects(tmp_path: pathlib.Path) -> None:
     with pytest.raises(UserError, match=r"none.safetensors: there are no such features \(shipped: .*digits"):
         features.load(tmp_path / "none.safetensors")
     shipped = features.load(features.SHIPPED / "digits.safetensors")
-    with pytest.raises(ValueError, match=r"images of shape \(28, 28, 1\): these features are of \(8, 8, 1\)"):
+    with pytest.raises(ValueError, match=r"is for images of \(side, channels\) \(8, 1\), not \(28, 1\)"):
         shipped.extract(np.zeros((2, 28, 28, 1), np.float32))
     config = outline()
     config.dataset.name = "ffhq64"
