@@ -38,6 +38,7 @@ def get_config(process: str = "ddpm") -> ConfigDict:
             "min_snr": vanilla | min_snr,
             "easy_log_snr_min_snr": {"curriculum": {"clustering": "log_snr"}} | min_snr,
         }
+        config.compare.candidates = tuple(name for name in arms if name.startswith("easy"))
     config.compare.seeds = 10 if process == "ddpm" else 5
     config.compare.arms = ConfigDict(arms)
     return config

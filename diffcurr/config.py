@@ -142,7 +142,7 @@ def outline() -> ConfigDict:
             "features": {"epochs": 10},
             "evaluation": {"samples": 10_000, "training_samples": 1000, "features": "", "resamples": 200},
             # Arms are free: {name: what of the config is different there}.
-            "compare": {"baseline": "vanilla", "seeds": 5, "arms": {}},
+            "compare": {"baseline": "vanilla", "candidates": (), "seeds": 5, "arms": {}},
             "log_every": 100,
             "checkpoint_every": 1000,
             "sample_every": 1000,
@@ -256,14 +256,20 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The keys, FREE_KEYS aside, whose values differ between two configs: {key: (old, new)}.
+def without(config: dict[str, Any], free: tuple[str, ...]) -> dict[str, Any]:
+    """The flattened config without some keys and what lies below them."""
+    return {k: v for k, v in flatten(config).items() if not any(k == f or k.startswith(f + ".") for f in free)}
+
+
+def differences(
+    old: dict[str, Any], new: dict[str, Any], free: tuple[str, ...] = FREE_KEYS
+) -> dict[str, tuple[Any, Any]]:
+    """The keys, the free ones aside, whose values differ between two configs: {key: (old, new)}.
 
     `steps` is free too where the learning rate does not depend on it: a run may be made longer. So is `analysis`
     where no cluster depends on it.
     """
-    free = FREE_KEYS + (("steps",) if new.get("optimizer", {}).get("schedule") == "constant" else ())
+    free += ("steps",) if new.get("optimizer", {}).get("schedule") == "constant" else ()
     free += () if new.get("curriculum", {}).get("clustering") == "relative_entropy" else ("analysis",)
-    before, after = flatten(old), flatten(new)
-    keys = [k for k in sorted(before | after) if not any(k == f or k.startswith(f + ".") for f in free)]
-    return {k: (before.get(k), after.get(k)) for k in keys if before.get(k) != after.get(k)}
+    before, after = without(old, free), without(new, free)
+    return {k: (before.get(k), after.get(k)) for k in sorted(before | after) if before.get(k) != after.get(k)}

@@ -1,10 +1,67 @@
 """Arms of an experiment against a baseline, paired by seed."""
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import numpy as np
 import scipy.stats
 from jaxtyping import Float
 
-from diffcurr.metrics.intervals import Interval
+from diffcurr.metrics.intervals import Interval, mean_interval
+
+Result = dict[str, Any]
+"""What one run of an arm with a seed came to, as `jobs.compare` writes it: `arm`, `seed`, the final `evaluation`, and
+lists: `steps` and `distance` of the evaluations on the way, `logged_steps` and `stage`; `floor`, the distance of fresh
+real images at the numbers on the way; `steps_per_second`."""
+
+
+class Compared(NamedTuple):
+    """An arm beside the baseline.
+
+    Attributes:
+      distance, kernel: at the end, over seeds.
+      above: the end's Fréchet distance above that of copies, one a seed.
+      ratio: of `above` over the baseline's.
+      to_end: steps until the arm is as close as the baseline at its end, as a share of all steps, one a seed; infinite
+        where it never is.
+      to_real: steps until the arm is as close as fresh real images, one a seed; infinite where it never is.
+      time: of a step, over the baseline's.
+    """
+
+    distance: Interval
+    kernel: Interval
+    above: Float[np.ndarray, " seed"]
+    ratio: Interval
+    to_end: Float[np.ndarray, " seed"]
+    to_real: Float[np.ndarray, " seed"]
+    time: Interval
+
+
+def against(arm: Sequence[Result], baseline: Sequence[Result]) -> Compared:
+    """Compares an arm's results with those of the baseline, of the same seeds in the same order."""
+
+    def final(results: Sequence[Result], measure: str, part: str = "value") -> Float[np.ndarray, " seed"]:
+        return np.asarray([one["evaluation"][measure][part] for one in results])
+
+    def above(results: Sequence[Result]) -> Float[np.ndarray, " seed"]:
+        return final(results, "frechet_distance") - final(results, "frechet_distance", "copies")
+
+    def reaching(one: Result, target: float) -> float:
+        return steps_to_reach(np.asarray(one["steps"], float), np.asarray(one["distance"]), target)
+
+    def time(results: Sequence[Result]) -> Float[np.ndarray, " seed"]:
+        return 1 / np.asarray([one["steps_per_second"] for one in results])
+
+    pairs = list(zip(arm, baseline, strict=True))
+    return Compared(
+        distance=mean_interval(final(arm, "frechet_distance")),
+        kernel=mean_interval(final(arm, "kernel_distance")),
+        above=above(arm),
+        ratio=paired_ratio(above(arm), above(baseline)),
+        to_end=np.asarray([reaching(one, base["distance"][-1]) / one["steps"][-1] for one, base in pairs]),
+        to_real=np.asarray([reaching(one, one["floor"]) for one in arm]),
+        time=paired_ratio(time(arm), time(baseline)),
+    )
 
 
 def paired_ratio(

@@ -41,29 +41,43 @@ def test_killed_and_shared_among_machines(
     assert compare.run(config(), tmp_path, "0/2") == 0
     said = capsys.readouterr().out
     assert started == ["easy/00", "vanilla/00", "vanilla/00", "vanilla/01", "easy/01"]
-    report, numbers = (tmp_path / "report.md").read_text(), json.loads((tmp_path / "comparison.json").read_text())
+    report, numbers = (tmp_path / "report.md").read_text(), results(tmp_path)
     verdict = report.splitlines()[0]
-    assert verdict in said and verdict.startswith("**") and "(95 % interval; digits, 20 steps, 2 seeds)" in verdict
-    for words in ("| easy |", "| vanilla |", "floor", "digits classifier", "1 (1 to 1)"):
+    assert verdict in said and verdict.startswith("**")
+    assert "(95 % interval; digits, ddpm, 20 steps, 2 seeds)" in verdict
+    for words in ("| easy |", "| vanilla |", "copies", "digits classifier", "1 (1 to 1)"):
         assert words in report
-    assert numbers["easy"]["steps"] == [10, 20]
-    assert (numbers["easy"]["stage"][-1], numbers["vanilla"]["stage"][-1]) == (3, 1)
+    assert numbers["easy/00"]["steps"] == [10, 20]
+    assert (numbers["easy/00"]["stage"][-1], numbers["vanilla/00"]["stage"][-1]) == (3, 1)
     for picture in ("distance.png", "samples.png"):
         assert (tmp_path / picture).stat().st_size > 10_000
 
     shutil.rmtree(tmp_path / "easy" / "01")
     assert compare.run(config(), tmp_path) == 0
-    again = json.loads((tmp_path / "comparison.json").read_text())
-    for arms in (numbers, again):
-        for arm in arms.values():
-            del arm["steps_per_second"]
-    assert again == numbers
+    assert results(tmp_path) == numbers
+
+    # The results are all that the report needs, and they belong to their config.
+    for folder in tmp_path.glob("*/0?"):
+        shutil.rmtree(folder / "checkpoints")
+    monkeypatch.setattr(train, "run", None)
+    assert compare.run(config(compare__candidates=("easy",)), tmp_path) == 0
+    assert "| easy |" in (tmp_path / "report.md").read_text()
+    with pytest.raises(UserError, match=r"easy/00/result.json: was made with another config \(curriculum.patience\)"):
+        compare.run(config({"vanilla": ARMS["vanilla"], "easy": {"curriculum": {"patience": 2}}}), tmp_path)
+
+
+def results(workdir: pathlib.Path) -> dict[str, Any]:
+    """Of every run, without what depends on the machine."""
+    found = {f"{path.parent.parent.name}/{path.parent.name}": path for path in workdir.glob("*/*/result.json")}
+    read = {run: json.loads(path.read_text()) for run, path in found.items()}
+    return {run: {key: value for key, value in one.items() if key != "steps_per_second"} for run, one in read.items()}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"compare__baseline": "plain"}, "compare.baseline = 'plain': is none of compare.arms"),
+        ({"compare__candidates": ("vanilla",)}, "compare.candidates: 'vanilla' is none of the other arms"),
         ({"compare__seeds": 1}, "give two arms and two seeds"),
         ({"evaluate_every": 7}, "evaluate_every = 7: a comparison needs the distance over the steps"),
         ({"arms": ARMS | {"a": {"curriculum": {"ordr": "none"}}}}, "compare.arms.a: .*ordr"),

@@ -19,6 +19,15 @@ def test_floor_is_what_fresh_real_examples_have() -> None:
         assert np.mean(floors) == pytest.approx(np.mean(fresh), rel=0.1)
 
 
+def test_copies_are_closer_than_fresh_examples() -> None:
+    """By the half of the bias that comes from the reference; many copies have hardly any distance left."""
+    real = normals(800, 0)
+    assert evaluation.copies(real, 800) == pytest.approx(evaluation.floor(real, 800) / 2, rel=0.25)
+    assert evaluation.copies(real, 80_000) < 0.02 * evaluation.floor(real, 80_000)
+    measured = evaluation.evaluate(real, real, resamples=5)["frechet_distance"]
+    assert measured["value"] < measured["copies"] < measured["floor"]
+
+
 def test_a_good_and_a_bad_set() -> None:
     real = normals(500, 0)
     good, bad = (evaluation.evaluate(real, normals(700, 1, shift), resamples=50) for shift in (0.0, 1.0))

@@ -31,6 +31,8 @@ def test_against_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     found = kernel_distance(a, b)
     assert found.value == pytest.approx(value)
     assert found.variance == pytest.approx(variance)
+    without = [kernel_distance(np.delete(a, i, axis=0), np.delete(b, i, axis=0)).value for i in range(7)]
+    assert found.jackknife == pytest.approx(6 / 7 * np.sum(np.square(without - np.mean(without))))
 
 
 def expected_kernel(p: np.ndarray, q: np.ndarray) -> float:
@@ -46,13 +48,26 @@ def test_neither_value_nor_variance_has_a_bias(shift: float) -> None:
     """Over 4,000 pairs of sets: means are the true distance, and the variance that the values have."""
     rng, moved, still = np.random.default_rng(1), np.full(3, shift), np.zeros(3)
     found = [kernel_distance(*draw(rng, 12, shift)) for _ in range(4000)]
-    values, variances = (np.asarray(column) for column in zip(*found, strict=True))
+    values, variances, jackknives = (np.asarray(column) for column in zip(*found, strict=True))
     truth = expected_kernel(still, still) + expected_kernel(moved, moved) - 2 * expected_kernel(still, moved)
     assert abs(values.mean() - truth) < 3.5 * values.std() / np.sqrt(len(values))
     scatter = np.square(values - truth)
     error = np.hypot(variances.std(), scatter.std()) / np.sqrt(len(values))
     assert abs(variances.mean() - scatter.mean()) < 3.5 * error
     assert error < 0.1 * scatter.mean()  # so that the line above says something
+    assert jackknives.min() >= 0
+    assert jackknives.mean() > scatter.mean()
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_intervals_hold_the_distance(shift: float) -> None:
+    """In 95 of 100 simulated cases; in more where there is no distance, and the jackknife is twice the variance."""
+    rng, moved, still, held, simulated = np.random.default_rng(2), np.full(3, shift), np.zeros(3), 0, 600
+    truth = expected_kernel(still, still) + expected_kernel(moved, moved) - 2 * expected_kernel(still, moved)
+    for _ in range(simulated):
+        found = kernel_distance(*draw(rng, 100, shift))
+        held += abs(found.value - truth) < 1.96 * np.sqrt(found.jackknife)
+    assert 0.9 < held / simulated < (0.99 if shift else 1.0)
 
 
 def test_rejects() -> None:
