@@ -65,6 +65,7 @@ def make_evaluator(
     if number <= look.width:
         raise UserError(f"{number} samples to evaluate: give more than the {look.width} features of {look.name}")
     real = reference(experiment, look)
+    levels = evaluation.levels(real, number)
     draw = sample_job.make_drawer(experiment, number, what)
     settings = experiment.config
 
@@ -72,7 +73,9 @@ def make_evaluator(
         images, _ = draw(params)
         with jax.transfer_guard("allow"):
             found = look.extract(quantised(experiment, images))
-        return images, evaluation.evaluate(real, found, resamples=settings.evaluation.resamples, seed=settings.seed)
+        return images, evaluation.evaluate(
+            real, found, resamples=settings.evaluation.resamples, seed=settings.seed, known=levels
+        )
 
     return evaluate
 
