@@ -76,7 +76,7 @@ def copies(real: Float[np.ndarray, "real feature"], number: int, seed: int = 0) 
     Mean of 10 draws, and of more where features are few, since the distance scatters more there.
     """
     rng, reference = np.random.default_rng(seed), frechet.statistics(real)
-    draws = max(SPLITS, 2_560 // real.shape[1])
+    draws = SPLITS * max(1, 256 // real.shape[1])
     drawn = (real[rng.integers(0, len(real), number)] for _ in range(draws))
     return float(np.mean([frechet.distance(frechet.statistics(one), reference) for one in drawn]))
 
