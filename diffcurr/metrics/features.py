@@ -22,7 +22,7 @@ from diffcurr.metrics import inception
 
 WIDTH = 128  # of a classifier's features
 BATCH = 128
-INCEPTION_BATCH = 32  # a batch of its activations takes 1 GB
+INCEPTION_BATCH = 32  # smaller than a classifier's: images are enlarged to 299x299
 SHIPPED = epath.Path(__file__).parent / "weights"
 
 

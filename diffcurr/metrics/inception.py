@@ -20,7 +20,7 @@ EPSILON = 1e-3  # of its batch normalisation
 
 
 class Conv(NamedTuple):
-    """A convolution with its normalisation and rectifier; padded to keep the size unless it moves by 2."""
+    """A convolution with its normalisation and rectifier; `padded` to keep the size."""
 
     name: str
     width: int
