@@ -14,7 +14,7 @@ from diffcurr.errors import UserError
 from diffcurr.jobs import evaluate, train
 from diffcurr.jobs import experiment as experiment_lib
 from diffcurr.metrics import comparison_report, figures
-from diffcurr.metrics.comparison import Result, against
+from diffcurr.metrics.comparison import Result, against, geometric_mean
 from diffcurr.metrics.intervals import mean_interval
 from diffcurr.metrics.progress import Line
 from diffcurr.metrics.writers import EVALUATIONS, read_rows
@@ -106,7 +106,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, shard: str | None = None) -
         line.say(f"{left} of {len(runs)} runs are left to others; the same command, when they are done, reports")
         return 0
     line.say(write_report(config, [result for result in results if result], workdir))
-    line.say(f"wrote {workdir / 'report.md'}, distance.png and samples.png")
+    line.say(f"wrote {workdir / 'report.md'}, distance.png, ratio.png and samples.png")
     return 0
 
 
@@ -179,6 +179,8 @@ def write_report(config: ConfigDict, results: list[Result], workdir: epath.Path)
     figures.save_figure(
         workdir / "distance.png", figures.draw_comparison(distances, arms[baseline][0]["floor"], stages)
     )
+    courses = {name: geometric_mean(compared[name].course) for name in names if name != baseline}
+    figures.save_figure(workdir / "ratio.png", figures.draw_courses(distances[baseline][0], courses, baseline))
     pictures = {name: workdir / name / f"{config.seed:02d}" / "evaluation.png" for name in names}
     figures.save_figure(workdir / "samples.png", figures.draw_side_by_side(pictures))
     parts = (
@@ -186,6 +188,7 @@ def write_report(config: ConfigDict, results: list[Result], workdir: epath.Path)
         comparison_report.conditions(arms[baseline], compared, config.evaluation.training_samples),
         comparison_report.table(compared, baseline),
         "![distance over steps, and stages](distance.png)",
+        f"![distance over {baseline}'s over steps](ratio.png)",
         f"![samples of seed {config.seed}, same noise](samples.png)",
     )
     with atomic_file.replacing(workdir / "report.md") as path:

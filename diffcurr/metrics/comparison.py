@@ -22,6 +22,7 @@ class Compared(NamedTuple):
       distance, kernel: at the end, over seeds.
       above: the end's Fréchet distance above that of copies, one a seed.
       ratio: of `above` over the baseline's.
+      course: the distance over the baseline's at each evaluation on the way.
       to_end: steps until the arm is as close as the baseline at its end, as a share of all steps, one a seed; infinite
         where it never is.
       to_real: steps until the arm is as close as fresh real images, one a seed; infinite where it never is.
@@ -32,6 +33,7 @@ class Compared(NamedTuple):
     kernel: Interval
     above: Float[np.ndarray, " seed"]
     ratio: Interval
+    course: Float[np.ndarray, "seed point"]
     to_end: Float[np.ndarray, " seed"]
     to_real: Float[np.ndarray, " seed"]
     time: Interval
@@ -58,6 +60,7 @@ def against(arm: Sequence[Result], baseline: Sequence[Result]) -> Compared:
         kernel=mean_interval(final(arm, "kernel_distance")),
         above=above(arm),
         ratio=paired_ratio(above(arm), above(baseline)),
+        course=np.asarray([one["distance"] for one in arm]) / [one["distance"] for one in baseline],
         to_end=np.asarray([reaching(one, base["distance"][-1]) / one["steps"][-1] for one, base in pairs]),
         to_real=np.asarray([reaching(one, one["floor"]) for one in arm]),
         time=paired_ratio(time(arm), time(baseline)),
@@ -89,6 +92,11 @@ def paired_ratio(
         return Interval(np.asarray(y / x), np.asarray(-np.inf), np.asarray(np.inf))
     reach = np.sqrt(b**2 - a * c)
     return Interval(np.asarray(y / x), np.asarray((b - reach) / a), np.asarray((b + reach) / a))
+
+
+def geometric_mean(values: Float[np.ndarray, "seed *rest"], confidence: float = 0.95) -> Interval:
+    """Of positive values such as ratios, over the first axis, with Student's interval of their logarithms."""
+    return Interval(*map(np.exp, mean_interval(np.log(values), confidence)))
 
 
 def steps_to_reach(steps: Float[np.ndarray, " point"], curve: Float[np.ndarray, " point"], target: float) -> float:

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from diffcurr.metrics.comparison import Compared, Result, paired_ratio
+from diffcurr.metrics.comparison import Compared, Result, geometric_mean, paired_ratio
 from diffcurr.metrics.intervals import Interval, mean_interval
 
 
 def verdict(compared: Mapping[str, Compared], baseline: str, candidates: Sequence[str], what: str) -> str:
-    """One line: whether the best of the candidates ends closer to the data than the baseline does.
+    """One line: whether the best of the candidates ends closer to the data than the baseline, and is closer on the way.
 
-    The best is chosen by its mean, so its interval is one of 95 % for all candidates at once (Bonferroni).
+    The best is chosen by its mean end, so its intervals are of 95 % for all candidates at once (Bonferroni).
 
     Args:
       what: data set, steps and seeds, in words.
@@ -21,9 +21,13 @@ def verdict(compared: Mapping[str, Compared], baseline: str, candidates: Sequenc
     def mean_above(name: str) -> float:
         return float(np.mean(compared[name].above))
 
-    best = min(candidates, key=mean_above)
-    ratio = paired_ratio(compared[best].above, compared[baseline].above, 1 - 0.05 / len(candidates))
-    sure = "Better" if ratio.high < 1 else "Worse" if ratio.low > 1 else "No difference is shown"
+    best, confidence = min(candidates, key=mean_above), 1 - 0.05 / len(candidates)
+    ratio = paired_ratio(compared[best].above, compared[baseline].above, confidence)
+    whole = _whole(compared[best], confidence)
+    sure = (
+        f"{_word(ratio, 'Better', 'Worse', 'No difference is shown')} at the end, "
+        f"{_word(whole, 'closer', 'further', 'no difference is shown')} on the way"
+    )
     chosen = (
         f"`{best}`, the best of {', '.join(f'`{name}`' for name in candidates)}," if candidates[1:] else f"`{best}`"
     )
@@ -36,7 +40,7 @@ def verdict(compared: Mapping[str, Compared], baseline: str, candidates: Sequenc
     )
     return (
         f"**{sure}**: {chosen} ends at {_show(ratio)} times the Fréchet distance above copies that `{baseline}` ends "
-        f"at (95 % interval{widened}; {what}).{others}"
+        f"at; on the way its distance is {_show(whole)} times `{baseline}`'s (95 % intervals{widened}; {what}).{others}"
     )
 
 
@@ -44,20 +48,24 @@ def table(compared: Mapping[str, Compared], baseline: str) -> str:
     """A row an arm."""
     rows = [
         f"| arm | Fréchet distance | kernel distance | above copies, over {baseline}'s "
+        f"| distance over {baseline}'s, all evaluations "
         f"| steps to {baseline}'s end, share of all | steps to fresh real images' distance, over {baseline}'s "
         f"| time of a step, over |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, found in compared.items():
         to_end, real, base = found.to_end, found.to_real, compared[baseline].to_real
+        to_real = _show(paired_ratio(real, base)) if np.isfinite([real, base]).all() else _reached(real)
+        one = name == baseline
         columns = [
             name,
             _show(found.distance),
             _show(found.kernel),
-            _show(found.ratio),
+            "1" if one else _show(found.ratio),
+            "1" if one else _show(_whole(found)),
             _show(mean_interval(to_end)) if np.isfinite(to_end).all() else _reached(to_end),
-            _show(paired_ratio(real, base)) if np.isfinite([real, base]).all() else _reached(real),
-            _show(found.time),
+            "1" if one else to_real,
+            "1" if one else _show(found.time),
         ]
         rows.append(f"| {' | '.join(columns)} |")
     return "\n".join(rows)
@@ -80,7 +88,8 @@ def conditions(results: Sequence[Result], compared: Mapping[str, Compared], way:
         f"would have {counts['floor']:.3g}. Kernel distances are on {kernel['examples']:,} of each. On the way {way:,} "
         f"samples, where fresh real images would have {results[0]['floor']:.3g}. Sampling: {sampling['solver']}, "
         f"{sampling['steps']} steps, guidance {sampling['guidance']:g}. Equal steps; arms are paired by seed (same "
-        f"first weights, same order of data). All intervals are 95 %, over seeds."
+        f"first weights, same order of data). All intervals are 95 %, over seeds; `anything` where "
+        f"{results[0]['arm']}'s own value may be 0. Over all evaluations a ratio is the geometric mean of each one's."
     ]
     if remember:
         lines += [
@@ -93,7 +102,18 @@ def conditions(results: Sequence[Result], compared: Mapping[str, Compared], way:
 
 
 def _show(interval: Interval) -> str:
+    if np.isinf([interval.low, interval.high]).all():
+        return f"{interval.mean:.3g} (anything)"
     return f"{interval.mean:.3g} ({interval.low:.3g} to {interval.high:.3g})"
+
+
+def _word(ratio: Interval, below: str, above: str, unknown: str) -> str:
+    return below if ratio.high < 1 else above if ratio.low > 1 else unknown
+
+
+def _whole(found: Compared, confidence: float = 0.95) -> Interval:
+    """The distance over the baseline's, all evaluations together."""
+    return geometric_mean(np.exp(np.log(found.course).mean(axis=1)), confidence)
 
 
 def _reached(steps: Float[np.ndarray, " seed"]) -> str:

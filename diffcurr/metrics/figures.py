@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from diffcurr import atomic_file
@@ -180,6 +181,34 @@ def draw_comparison(
     lower.set(xlabel="optimizer step", ylabel="stage")
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
+    return figure
+
+
+def draw_courses(steps: Float[np.ndarray, " point"], ratios: Mapping[str, Interval], baseline: str) -> Figure:
+    """Distance over the baseline's along the steps, a panel an arm.
+
+    Args:
+      ratios: {arm: geometric mean with interval, one a point}.
+    """
+    columns = min(4, len(ratios))
+    rows = -(-len(ratios) // columns)
+    figure = Figure(figsize=(max(3 * columns, 6), 2.6 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for (arm, ratio), axes in zip(ratios.items(), panels, strict=False):
+        axes.axhline(1, color="0.4", linestyle="--", linewidth=1)
+        axes.plot(steps, ratio.mean)
+        axes.fill_between(steps, ratio.low, ratio.high, alpha=0.25, linewidth=0)
+        axes.set_title(arm, fontsize="small")
+        axes.set(yscale="log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.3)
+    for unused in range(len(ratios), len(panels)):
+        panels[unused].set_axis_off()
+        panels[unused - columns].tick_params(labelbottom=True)
+    figure.supxlabel("optimizer step", fontsize="medium")
+    figure.supylabel(f"distance over {baseline}'s (95 % band)", fontsize="medium")
     return figure
 
 

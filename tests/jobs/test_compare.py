@@ -46,12 +46,12 @@ def test_killed_and_shared_among_machines(
     report, numbers = (tmp_path / "report.md").read_text(), results(tmp_path)
     verdict = report.splitlines()[0]
     assert verdict in said and verdict.startswith("**")
-    assert "(95 % interval; digits, ddpm, 20 steps, 2 seeds)" in verdict
+    assert "(95 % intervals; digits, ddpm, 20 steps, 2 seeds)" in verdict
     for words in ("| easy |", "| vanilla |", "copies", "digits classifier", "1 (1 to 1)"):
         assert words in report
     assert numbers["easy/00"]["steps"] == [10, 20]
     assert (numbers["easy/00"]["stage"][-1], numbers["vanilla/00"]["stage"][-1]) == (3, 1)
-    for picture in ("distance.png", "samples.png"):
+    for picture in ("distance.png", "ratio.png", "samples.png"):
         assert (tmp_path / picture).stat().st_size > 10_000
 
     shutil.rmtree(tmp_path / "easy" / "01")

@@ -120,7 +120,7 @@ def test_evaluate(
     rows = [read_rows(tmp_path / process, EVALUATIONS) for process in ("whole", "stopped")]
     assert [row["step"] for row in rows[0]] == [10, 20, 30] and rows[0] == rows[1]
     assert rows[0][0]["frechet_distance"] > rows[0][0]["frechet_distance_floor"]
-    with pytest.raises(UserError, match="100 samples to evaluate: give more than the 128 features of digits classifier"):
+    with pytest.raises(UserError, match="100 samples to evaluate: give more than the 128 features of digits"):
         evaluate.run(tiny.config(**SETTINGS, evaluation__samples=100), run[0])
     with pytest.raises(UserError, match="nowhere: there are no such features"):
         evaluate.run(tiny.config(**SETTINGS, evaluation__features="nowhere"), run[0])

@@ -1,7 +1,9 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
-from diffcurr.metrics.comparison import paired_ratio, steps_to_reach
+from diffcurr.metrics.comparison import against, geometric_mean, paired_ratio, steps_to_reach
 
 
 @pytest.mark.parametrize(("seeds", "correlation"), [(5, 0.8), (10, 0.0), (10, 0.9)])
@@ -40,3 +42,29 @@ def test_steps_to_reach() -> None:
     assert steps_to_reach(steps, curve, 0.5) == float("inf")
     with pytest.raises(ValueError, match="give increasing steps"):
         steps_to_reach(steps[::-1], curve, 1.0)
+
+
+def test_against() -> None:
+    """An arm at half the distance at every step, of half the speed."""
+
+    def result(distance: list[float], speed: float) -> dict[str, Any]:
+        final = {"frechet_distance": {"value": distance[-1], "copies": 1.0}, "kernel_distance": {"value": 0.0}}
+        points = {"steps": [10, 20, 30], "distance": distance, "floor": 2.6}
+        return {"evaluation": final, "steps_per_second": speed} | points
+
+    curves = [[9.0, 6.0, 3.0], [30.0, 8.0, 5.0], [12.0, 7.0, 4.0]]
+    baseline = [result(curve, 10) for curve in curves]
+    found = against([result([value / 2 for value in curve], 5) for curve in curves], baseline)
+    np.testing.assert_allclose(found.course, np.full((3, 3), 0.5))
+    np.testing.assert_allclose(geometric_mean(found.course), np.full((3, 3), 0.5))
+    np.testing.assert_allclose(found.above, [0.5, 1.5, 1.0])
+    assert found.ratio.mean == pytest.approx(1 / 3) and found.time.mean == pytest.approx(2)
+    np.testing.assert_allclose(found.to_end, np.asarray([20, 10 + 10 * 10 / 11, 10 + 10 * 2 / 2.5]) / 30)
+    np.testing.assert_allclose(found.to_real, [20 + 10 * 0.4 / 1.5, 20 + 10 * 1.4 / 1.5, 20 + 10 * 0.9 / 1.5])
+
+
+def test_geometric_mean() -> None:
+    """Of ratios as it is of their inverses."""
+    ratios = np.random.default_rng(0).lognormal(size=20)
+    found, inverse = geometric_mean(ratios), geometric_mean(1 / ratios)
+    np.testing.assert_allclose(found, [1 / inverse.mean, 1 / inverse.high, 1 / inverse.low])
