@@ -105,7 +105,11 @@ def run(config: ConfigDict, workdir: epath.PathLike, shard: str | None = None) -
     if left:
         line.say(f"{left} of {len(runs)} runs are left to others; the same command, when they are done, reports")
         return 0
-    line.say(write_report(config, [result for result in results if result], workdir))
+    done = [result for result in results if result]
+    looks = {one["evaluation"]["features"] for one in done}
+    if len(looks) > 1:
+        raise UserError(f"{workdir}: its runs were evaluated by different features ({', '.join(sorted(looks))})")
+    line.say(write_report(config, done, workdir))
     line.say(f"wrote {workdir / 'report.md'}, distance.png, ratio.png and samples.png")
     return 0
 

@@ -10,13 +10,14 @@ from diffcurr import atomic_file
 from diffcurr.data import pipeline, sources
 from diffcurr.errors import UserError
 from diffcurr.metrics import features
+from diffcurr.metrics import separation as separation_lib
 from diffcurr.metrics.progress import Line
 
 HELD_OUT = 5  # of a data set without a test split, every fifth image of a fixed order
 
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> int:
-    """Writes features.safetensors, the classifier with its accuracy on images that it has not seen."""
+    """Writes features.safetensors, a classifier, and features.md: how it was made, and what it tells apart."""
     settings, line = config.dataset, Line()
     info = sources.DATASETS[settings.name]
     if not info.num_classes or info.max_value is None:
@@ -49,7 +50,21 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         "test_accuracy": f"{accuracy:.4f} on {len(test['label'])} images",
         "command": f"--job=features --config.dataset.name={info.name} --config.features.epochs={epochs}",
     }
-    with atomic_file.replacing(epath.Path(workdir) / "features.safetensors") as path:
-        path.write_bytes(features.to_bytes(network, facts))
-    line.say(f"accuracy {facts['test_accuracy']}: wrote {epath.Path(workdir) / 'features.safetensors'}")
+    workdir = epath.Path(workdir)
+    path, report = workdir / "features.safetensors", workdir / "features.md"
+    with atomic_file.replacing(path) as temporary:
+        temporary.write_bytes(features.to_bytes(network, facts))
+    line.say(f"accuracy {facts['test_accuracy']}: wrote {path}")
+    look = features.load(path)
+    found = separation_lib.separation(look, train["image"], test["image"], test["label"])
+    parts = (
+        f"**{look.name}**: accuracy {facts['test_accuracy']} that it was not trained on; trained on "
+        f"{facts['trained_on']}; made by `{facts['command']}`.",
+        f"Distances from the {len(train['label']):,} images trained on:",
+        separation_lib.table(found),
+    )
+    with atomic_file.replacing(report) as temporary:
+        temporary.write_text("\n\n".join(parts) + "\n")
+    distances = ", ".join(f"{name} {one.frechet:.3g}" for name, one in found.items())
+    line.say(f"Fréchet distance of images not trained on: {distances}; wrote {report}")
     return 0

@@ -182,7 +182,7 @@ def load(path: epath.PathLike) -> Features:
             f"set; docs/inception.md says how to bring the Inception network. Name the file as evaluation.features"
         )
     arrays, facts = _read(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    digest = _digest(arrays)
     if inception.is_inception(arrays):
         with concerning(str(path)):
             inception_network = inception.from_public(arrays)
@@ -200,6 +200,15 @@ def load(path: epath.PathLike) -> Features:
     nnx.update(network, nnx.traversals.unflatten_mapping(flat))
     forward = jax.jit(lambda images: network(images)[0])
     return Features(f"{facts['dataset']} classifier {digest}", WIDTH, (size, channels), facts, forward, 512)
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    """The first digits of a hash of the weights, whatever file they lie in."""
+    content = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        content.update(f"{name} {array.shape} {array.dtype}".encode())
+        content.update(np.ascontiguousarray(array).data)
+    return content.hexdigest()[:8]
 
 
 def _read(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

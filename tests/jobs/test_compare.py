@@ -66,6 +66,10 @@ def test_killed_and_shared_among_machines(
     assert "| easy |" in (tmp_path / "report.md").read_text()
     with pytest.raises(UserError, match=r"easy/00/result.json: was made with another config \(curriculum.patience\)"):
         compare.run(config({"vanilla": ARMS["vanilla"], "easy": {"curriculum": {"patience": 2}}}), tmp_path)
+    path = tmp_path / "easy" / "00" / "result.json"
+    path.write_text(path.read_text().replace("digits classifier", "another classifier"))
+    with pytest.raises(UserError, match=r"evaluated by different features \(another classifier .*, digits classifier"):
+        compare.run(config(), tmp_path)
 
 
 def results(workdir: pathlib.Path) -> dict[str, Any]:

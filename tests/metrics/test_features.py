@@ -2,12 +2,13 @@ import pathlib
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from diffcurr.config import outline
 from diffcurr.data import pipeline, sources
 from diffcurr.errors import UserError
 from diffcurr.jobs import features as job
-from diffcurr.metrics import features, frechet
+from diffcurr.metrics import features, separation
 
 DIGITS = sources.DATASETS["digits"]
 
@@ -26,6 +27,8 @@ def test_the_job(tmp_path: pathlib.Path) -> None:
     assert made.facts["trained_on"] == "1437 images, 8 epochs, seed 0"
     assert made.facts["test_accuracy"].endswith(" on 360 images") and float(made.facts["test_accuracy"][:6]) > 0.9
     assert made.name.startswith("digits classifier ")
+    report = (tmp_path / "features.md").read_text()
+    assert report.startswith(f"**{made.name}**: accuracy 0.9") and report.count("\n| ") == 5
     images = digits()["image"][:600]
     found = made.extract(images)
     assert found.shape == (600, features.WIDTH)
@@ -33,21 +36,24 @@ def test_the_job(tmp_path: pathlib.Path) -> None:
 
 
 def test_shipped_features_separate() -> None:
-    """Two halves of the real digits are much closer than blurred, noisy, or class-dropped ones are to either."""
-    shipped = features.load(features.SHIPPED / "digits.safetensors")
-    data, rng = digits(), np.random.default_rng(0)
-    one, other = data["image"][:898], data["image"][898:]
-    reference = frechet.statistics(shipped.extract(one))
+    """Two halves of the real digits are much closer than spoilt ones are to either."""
+    shipped, data = features.load(features.SHIPPED / "digits.safetensors"), digits()
+    found = separation.separation(shipped, data["image"][:898], data["image"][898:], data["label"][898:])
+    real = found.pop("real")
+    assert len(found) == 3
+    for worse in found.values():
+        assert worse.frechet > 3 * real.frechet and worse.kernel > 3 * abs(real.kernel)
 
-    def distance(images: np.ndarray) -> float:
-        return frechet.distance(reference, frechet.statistics(shipped.extract(images)))
 
-    real = distance(other)
-    blurred = (other + np.roll(other, 1, axis=1) + np.roll(other, 1, axis=2) + np.roll(other, (1, 1), axis=(1, 2))) / 4
-    noisy = np.clip(other + 0.4 * rng.normal(size=other.shape), -1, 1)
-    dropped = other[data["label"][898:] < 5]
-    for worse in (blurred, noisy.astype(np.float32), dropped):
-        assert distance(worse) > 3 * real
+def test_name_is_of_the_weights(tmp_path: pathlib.Path) -> None:
+    """Not of the file: the order of the facts in it is chance."""
+    path = features.SHIPPED / "digits.safetensors"
+    arrays, facts = load_file(path), features.load(path).facts
+    save_file(arrays, tmp_path / "same.safetensors", facts | {"more": "facts"})
+    assert features.load(tmp_path / "same.safetensors").name == features.load(path).name
+    arrays["dense.bias"] = arrays["dense.bias"] + 1
+    save_file(arrays, tmp_path / "other.safetensors", facts)
+    assert features.load(tmp_path / "other.safetensors").name != features.load(path).name
 
 
 def test_rejects(tmp_path: pathlib.Path) -> None:
