@@ -61,12 +61,12 @@ def floor(real: Float[np.ndarray, "real feature"], number: int, seed: int = 0) -
     The bias of the distance is, to first order, inversely proportional to the numbers: so it is measured between random
     halves of the real examples, of N/2 each, and multiplied by (1/number + 1/N) / (2/N + 2/N). Mean of 10 splits.
     """
-    rng, whole = np.random.default_rng(seed), len(real)
-    found = []
-    for _ in range(SPLITS):
-        halves = np.array_split(rng.permutation(real), 2)
-        found.append(frechet.distance(*map(frechet.statistics, halves)))
-    return float(np.mean(found) * (1 / number + 1 / whole) / (4 / whole))
+    whole = len(real)
+
+    def between_halves(rng: np.random.Generator) -> float:
+        return frechet.distance(*map(frechet.statistics, np.array_split(rng.permutation(real), 2)))
+
+    return float(np.mean(frechet.repeated(between_halves, SPLITS, seed)) * (1 / number + 1 / whole) / (4 / whole))
 
 
 def copies(real: Float[np.ndarray, "real feature"], number: int, seed: int = 0) -> float:
@@ -75,10 +75,12 @@ def copies(real: Float[np.ndarray, "real feature"], number: int, seed: int = 0) 
     Copies are drawn one by one with replacement: what a model gives that has learned its training data and no more.
     Mean of 10 draws, and of more where features are few, since the distance scatters more there.
     """
-    rng, reference = np.random.default_rng(seed), frechet.statistics(real)
-    draws = SPLITS * max(1, 256 // real.shape[1])
-    drawn = (real[rng.integers(0, len(real), number)] for _ in range(draws))
-    return float(np.mean([frechet.distance(frechet.statistics(one), reference) for one in drawn]))
+    reference = frechet.statistics(real)
+
+    def of_copies(rng: np.random.Generator) -> float:
+        return frechet.distance(frechet.statistics(real[rng.integers(0, len(real), number)]), reference)
+
+    return float(np.mean(frechet.repeated(of_copies, SPLITS * max(1, 256 // real.shape[1]), seed)))
 
 
 def describe(measured: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ import pytest
 from jobs.conftest import ROOT, TINY
 
 from diffcurr.errors import UserError
-from diffcurr.metrics.writers import read_rows
+from diffcurr.metrics.writers import EVALUATIONS, read_rows
 from diffcurr.training import distributed
 
 COMMON = ("--config.log_every=5", "--config.checkpoint_every=10", "--config.sample_every=20")
@@ -78,19 +78,25 @@ def wait_for_step(workdir: pathlib.Path, step: int) -> None:
 
 
 def test_two_processes_are_one(pair: Callable, tmp_path: pathlib.Path) -> None:
-    """The run of one process with as many devices: every loss, and the state; files by the first alone.
+    """The run of one process with as many devices: every loss and distance, and the state; files by the first alone.
 
     Asked to leave (the second process is), both save at the same step; one process goes on where the two left.
     """
-    one = launch(tmp_path / "one", 4, "--config.steps=40")
+    evaluated = ("--config.evaluate_every=20", "--config.evaluation.training_samples=140", "--config.sampling.steps=2")
+    one = launch(tmp_path / "one", 4, "--config.steps=40", *evaluated)
     assert one.communicate(timeout=180)[0] and one.returncode == 0
 
-    first, second = pair(tmp_path / "two", "--config.steps=40")
+    first, second = pair(tmp_path / "two", "--config.steps=40", *evaluated)
     (said, _), (silent, _) = first.communicate(timeout=180), second.communicate(timeout=180)
     assert (first.returncode, second.returncode) == (0, 0)
     assert "finished 40 steps" in said and "step" not in silent
     losses = [[row["loss"] for row in read_rows(tmp_path / name)] for name in ("one", "two")]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+    distances = [
+        [row["frechet_distance"] for row in read_rows(tmp_path / name, EVALUATIONS)] for name in ("one", "two")
+    ]
+    assert len(distances[0]) == 2
+    np.testing.assert_allclose(distances[1], distances[0], rtol=1e-3)
     assert_same(state(tmp_path / "two", 40), state(tmp_path / "one", 40))
 
     first, second = pair(tmp_path / "parts", "--config.steps=100000")

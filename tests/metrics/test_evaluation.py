@@ -13,9 +13,9 @@ def test_floor_is_what_fresh_real_examples_have() -> None:
     for number in (300, 1200):
         fresh = [
             frechet.distance(frechet.statistics(normals(600, seed)), frechet.statistics(normals(number, 1000 + seed)))
-            for seed in range(60)
+            for seed in range(400)
         ]
-        floors = [evaluation.floor(normals(600, seed), number) for seed in range(20)]
+        floors = [evaluation.floor(normals(600, seed), number) for seed in range(100)]
         assert np.mean(floors) == pytest.approx(np.mean(fresh), rel=0.1)
 
 
