@@ -23,6 +23,8 @@ def get_config(study: str = "ddpm") -> ConfigDict:
     process = "ddpm" if study == "ablation" else study
     config = digits.get_config(process)
     config.curriculum.update(clustering="uniform", patience=10, stratified=False)  # what the arms begin with
+    if process == "ddpm":
+        config.process.weighting = "constant"
     config.steps = 8000
     config.sample_every = 0
     config.checkpoint_every = 2000

@@ -18,6 +18,8 @@ def get_config(process: str = "ddpm") -> ConfigDict:
       process: `ddpm`; the arm's weighting is DDPM's.
     """
     config = fashion_mnist.get_config(process)
+    config.curriculum.update(clustering="uniform", patience=10)  # what the arms begin with
+    config.process.weighting = "constant"
     config.steps = 2400
     config.sample_every = 0
     config.checkpoint_every = 400
