@@ -5,18 +5,24 @@ import shutil
 
 import pytest
 
-from configs import digits_compare
+from configs import digits_compare, fashion_mnist_compare
 from diffcurr.jobs import compare
 
 EVIDENCE = pathlib.Path(__file__).parents[1] / "docs" / "evidence"
-STUDIES = {"digits": "ddpm", "digits_flow": "flow", "digits_edm": "edm"}
+CONFIGS = {
+    "digits": lambda: digits_compare.get_config("ddpm"),
+    "digits_flow": lambda: digits_compare.get_config("flow"),
+    "digits_edm": lambda: digits_compare.get_config("edm"),
+    "digits_ablation": lambda: digits_compare.get_config("ablation"),
+    "fashion_mnist": fashion_mnist_compare.get_config,
+}
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in EVIDENCE.glob("*/report.md")))
 def test_report(name: str, tmp_path: pathlib.Path) -> None:
     """Made again without training: every result belongs to the config as it is now."""
     shutil.copytree(EVIDENCE / name, tmp_path, dirs_exist_ok=True)
-    config = digits_compare.get_config(STUDIES[name])
+    config = CONFIGS[name]()
     config.compare.seeds = len(list((EVIDENCE / name / config.compare.baseline).iterdir()))
     (tmp_path / "report.md").unlink()
     assert compare.run(config, tmp_path) == 0
