@@ -4,6 +4,7 @@
     python -m diffcurr.main --config=configs/digits_compare.py --job=compare --shard=0/2  # and 1/2 elsewhere
     python -m diffcurr.main --config=configs/digits_compare.py:edm --job=compare          # or :flow: two arms
     python -m diffcurr.main --config=configs/digits_compare.py:ablation --job=compare     # patience, stratification
+    python -m diffcurr.main --config=configs/digits_compare.py:cosine --job=compare       # DDPM with less pure noise
 
 The data, network and optimizer of configs/digits.py, for 8,000 steps, without guidance. Every 800 steps 1,000 samples,
 at the end as many samples as there are images, are compared with all 1,797.
@@ -18,13 +19,16 @@ def get_config(study: str = "ddpm") -> ConfigDict:
     """
     Args:
       study: `ddpm` with all arms; `edm` or `flow`, where the last two rivals, which are DDPM's, have no meaning;
-        `ablation`, of DDPM's curriculum, whose arms `vanilla` and `easy_log_snr` are those of `ddpm`.
+        `ablation`, of DDPM's curriculum, whose arms `vanilla` and `easy_log_snr` are those of `ddpm`; `cosine`, two
+        arms of DDPM with the cosine schedule.
     """
-    process = "ddpm" if study == "ablation" else study
+    process = "ddpm" if study in ("ablation", "cosine") else study
     config = digits.get_config(process)
     config.curriculum.update(clustering="uniform", patience=10, stratified=False)  # what the arms begin with
     if process == "ddpm":
         config.process.weighting = "constant"
+    if study == "cosine":
+        config.process.schedule = "cosine"
     config.steps = 8000
     config.sample_every = 0
     config.checkpoint_every = 2000
