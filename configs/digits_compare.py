@@ -5,6 +5,7 @@
     python -m diffcurr.main --config=configs/digits_compare.py:edm --job=compare          # or :flow: two arms
     python -m diffcurr.main --config=configs/digits_compare.py:ablation --job=compare     # patience, stratification
     python -m diffcurr.main --config=configs/digits_compare.py:cosine --job=compare       # DDPM with less pure noise
+    python -m diffcurr.main --config=configs/digits_compare.py:v --job=compare            # DDPM that predicts v
 
 The data, network and optimizer of configs/digits.py, for 8,000 steps, without guidance. Every 800 steps 1,000 samples,
 at the end as many samples as there are images, are compared with all 1,797.
@@ -19,16 +20,18 @@ def get_config(study: str = "ddpm") -> ConfigDict:
     """
     Args:
       study: `ddpm` with all arms; `edm` or `flow`, where the last two rivals, which are DDPM's, have no meaning;
-        `ablation`, of DDPM's curriculum, whose arms `vanilla` and `easy_log_snr` are those of `ddpm`; `cosine`, two
-        arms of DDPM with the cosine schedule.
+        `ablation`, of DDPM's curriculum, whose arms `vanilla` and `easy_log_snr` are those of `ddpm`; `cosine`
+        or `v`, two arms of DDPM with that schedule or prediction.
     """
-    process = "ddpm" if study in ("ablation", "cosine") else study
+    process = "ddpm" if study in ("ablation", "cosine", "v") else study
     config = digits.get_config(process)
     config.curriculum.update(clustering="uniform", patience=10, stratified=False)  # what the arms begin with
     if process == "ddpm":
         config.process.weighting = "constant"
     if study == "cosine":
         config.process.schedule = "cosine"
+    if study == "v":
+        config.process.prediction = "v"
     config.steps = 8000
     config.sample_every = 0
     config.checkpoint_every = 2000
