@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import tiny
+from etils import epath
 from ml_collections import ConfigDict
 
+from configs import digits_compare
+from diffcurr import config as config_lib
 from diffcurr.errors import UserError
 from diffcurr.jobs import compare, evaluate, train
 from diffcurr.metrics import evaluation
@@ -102,3 +105,12 @@ def test_bad_shard(tmp_path: pathlib.Path) -> None:
     for shard in ("2/2", "a/2", "1"):
         with pytest.raises(UserError, match=f"--shard={shard}: give index/count"):
             compare.run(config(), tmp_path / "run", shard)
+
+
+@pytest.mark.parametrize("study", ["ddpm", "edm", "flow", "ablation", "cosine", "v"])
+def test_shipped_studies_are_valid(tmp_path: pathlib.Path, study: str) -> None:
+    """Each arm differs from the baseline, and from every other."""
+    study_config = digits_compare.get_config(study)
+    runs = compare.plan_runs(study_config, epath.Path(tmp_path))
+    first = {one.arm: json.dumps(config_lib.to_json(one.config)) for one in runs if one.seed == study_config.seed}
+    assert list(first) == list(study_config.compare.arms) and len(set(first.values())) == len(first)
