@@ -62,7 +62,7 @@ def against(arm: Sequence[Result], baseline: Sequence[Result]) -> Compared:
         ratio=paired_ratio(above(arm), above(baseline)),
         course=np.asarray([one["distance"] for one in arm]) / [one["distance"] for one in baseline],
         to_end=np.asarray([reaching(one, base["distance"][-1]) / one["steps"][-1] for one, base in pairs]),
-        to_real=np.asarray([reaching(one, one["floor"]) for one in arm]),
+        to_real=np.asarray([reaching(one, baseline[0]["floor"]) for one in arm]),
         time=paired_ratio(time(arm), time(baseline)),
     )
 

@@ -59,28 +59,36 @@ def floor(real: Float[np.ndarray, "real feature"], number: int, seed: int = 0) -
     """The Fréchet distance that `number` fresh real examples would have from these.
 
     The bias of the distance is, to first order, inversely proportional to the numbers: so it is measured between random
-    halves of the real examples, of N/2 each, and multiplied by (1/number + 1/N) / (2/N + 2/N). Mean of 10 splits.
+    halves of the real examples, of N/2 each, and multiplied by (1/number + 1/N) / (2/N + 2/N). Mean of `_draws` splits.
     """
     whole = len(real)
 
     def between_halves(rng: np.random.Generator) -> float:
         return frechet.distance(*map(frechet.statistics, np.array_split(rng.permutation(real), 2)))
 
-    return float(np.mean(frechet.repeated(between_halves, SPLITS, seed)) * (1 / number + 1 / whole) / (4 / whole))
+    return float(np.mean(frechet.repeated(between_halves, _draws(real), seed)) * (1 / number + 1 / whole) / (4 / whole))
 
 
 def copies(real: Float[np.ndarray, "real feature"], number: int, seed: int = 0) -> float:
     """The Fréchet distance that `number` copies of real examples have from all of them.
 
     Copies are drawn one by one with replacement: what a model gives that has learned its training data and no more.
-    Mean of 10 draws, and of more where features are few, since the distance scatters more there.
+    Mean of `_draws` draws.
     """
     reference = frechet.statistics(real)
 
     def of_copies(rng: np.random.Generator) -> float:
         return frechet.distance(frechet.statistics(real[rng.integers(0, len(real), number)]), reference)
 
-    return float(np.mean(frechet.repeated(of_copies, SPLITS * max(1, 256 // real.shape[1]), seed)))
+    return float(np.mean(frechet.repeated(of_copies, _draws(real), seed)))
+
+
+def _draws(real: Float[np.ndarray, "real feature"]) -> int:
+    """10, and up to 80 where features are few: there the distance scatters more, and takes less time.
+
+    On the digits (128 features) the mean of 10 floors has a standard error of 10 %, that of 80 one of 4 %.
+    """
+    return SPLITS * min(8, max(1, 1024 // real.shape[1]))
 
 
 def describe(measured: dict[str, Any]) -> str:
