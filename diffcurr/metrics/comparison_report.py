@@ -33,11 +33,8 @@ def verdict(compared: Mapping[str, Compared], baseline: str, candidates: Sequenc
     )
     widened = f", for all {len(candidates)} at once" if candidates[1:] else ""
     lowest = min(compared, key=mean_above)
-    others = (
-        ""
-        if lowest == best
-        else f" Of all {len(compared)} arms `{lowest}` ends lowest, at {_show(compared[lowest].ratio)}."
-    )
+    at = "" if lowest == baseline else f", at {_show(compared[lowest].ratio)}"
+    others = "" if lowest == best else f" Of all {len(compared)} arms `{lowest}` ends lowest{at}."
     return (
         f"**{sure}**: {chosen} ends at {_show(ratio)} times the Fréchet distance above copies that `{baseline}` ends "
         f"at; on the way its distance is {_show(whole)} times `{baseline}`'s (95 % intervals{widened}; {what}).{others}"

@@ -200,7 +200,7 @@ def draw_courses(steps: Float[np.ndarray, " point"], ratios: Mapping[str, Interv
         axes.fill_between(steps, ratio.low, ratio.high, alpha=0.25, linewidth=0)
         axes.set_title(arm, fontsize="small")
         axes.set(yscale="log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 5, 8)))
         axes.yaxis.set_major_formatter(ScalarFormatter())
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
