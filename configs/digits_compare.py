@@ -40,7 +40,7 @@ def get_config(study: str = "ddpm") -> ConfigDict:
     config.evaluation.samples = 1797
     config.evaluation.resamples = 50  # intervals are over seeds here
     vanilla = {"curriculum": {"order": "none"}}
-    arms = {"vanilla": vanilla, "easy_uniform": {"curriculum": {"clustering": "uniform"}}}
+    arms = {"vanilla": vanilla, "easy_uniform": {}}
     min_snr = {"process": {"weighting": "min_snr"}}
     if study == "ablation":
         easy = {"clustering": "log_snr"}

@@ -4,7 +4,8 @@
 
 The data, network and optimizer of configs/fashion_mnist.py, for 2,400 steps, without guidance: after two and a half
 passes over 60,000 images nothing can be remembered yet, as it is on digits. Every 400 steps 1,000 samples, at the end
-5,000, are compared with all 60,000 images. A run takes 20 minutes on one CPU core.
+5,000, are compared with all 60,000 images. A run took half an hour on one CPU core of a busy
+machine.
 """
 
 from ml_collections import ConfigDict
