@@ -183,8 +183,9 @@ def write_report(config: ConfigDict, results: list[Result], workdir: epath.Path)
     figures.save_figure(
         workdir / "distance.png", figures.draw_comparison(distances, arms[baseline][0]["floor"], stages)
     )
+    points = distances[baseline][0]
     courses = {name: geometric_mean(compared[name].course) for name in names if name != baseline}
-    figures.save_figure(workdir / "ratio.png", figures.draw_courses(distances[baseline][0], courses, baseline))
+    figures.save_figure(workdir / "ratio.png", figures.draw_courses(points, courses, baseline))
     pictures = {name: workdir / name / f"{config.seed:02d}" / "evaluation.png" for name in names}
     figures.save_figure(workdir / "samples.png", figures.draw_side_by_side(pictures))
     parts = (
@@ -193,6 +194,7 @@ def write_report(config: ConfigDict, results: list[Result], workdir: epath.Path)
         comparison_report.table(compared, baseline),
         "![distance over steps, and stages](distance.png)",
         f"![distance over {baseline}'s over steps](ratio.png)",
+        comparison_report.courses(points, courses, baseline),
         f"![samples of seed {config.seed}, same noise](samples.png)",
     )
     with atomic_file.replacing(workdir / "report.md") as path:

@@ -68,6 +68,15 @@ def table(compared: Mapping[str, Compared], baseline: str) -> str:
     return "\n".join(rows)
 
 
+def courses(steps: Float[np.ndarray, " point"], ratios: Mapping[str, Interval], baseline: str) -> str:
+    """The table of `figures.draw_courses`: a row an evaluation on the way, a column an arm."""
+    rows = [f"| step | {' | '.join(ratios)} |", "|---" * (len(ratios) + 1) + "|"]
+    for point, step in enumerate(steps):
+        shown = (_show(Interval(*(ends[point] for ends in ratio))) for ratio in ratios.values())
+        rows.append(f"| {step:,.0f} | {' | '.join(shown)} |")
+    return "\n".join([f"Distance over {baseline}'s (geometric mean):", "", *rows])
+
+
 def conditions(results: Sequence[Result], compared: Mapping[str, Compared], way: int) -> str:
     """What the figures of the table belong to, and how to read them.
 

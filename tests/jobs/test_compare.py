@@ -50,7 +50,8 @@ def test_killed_and_shared_among_machines(
     verdict = report.splitlines()[0]
     assert verdict in said and verdict.startswith("**")
     assert "(95 % intervals; digits, ddpm, 20 steps, 2 seeds)" in verdict
-    for words in ("| easy |", "| vanilla |", "copies", "digits classifier", "1 (1 to 1)"):
+    course = "| step | easy |\n|---|---|\n| 10 | "
+    for words in ("| easy |", "| vanilla |", "copies", "digits classifier", "1 (1 to 1)", course):
         assert words in report
     assert numbers["easy/00"]["steps"] == [10, 20]
     assert (numbers["easy/00"]["stage"][-1], numbers["vanilla/00"]["stage"][-1]) == (3, 1)
