@@ -1,4 +1,4 @@
-"""Does easy-to-hard help on digits? Seven ways to train against vanilla, ten seeds each.
+"""Does easy-to-hard help on digits? Nine ways to train against vanilla, ten seeds each.
 
     python -m diffcurr.main --config=configs/digits_compare.py --job=compare
     python -m diffcurr.main --config=configs/digits_compare.py --job=compare --shard=0/2  # and 1/2 elsewhere
@@ -46,13 +46,18 @@ def get_config(study: str = "ddpm") -> ConfigDict:
     arms = {"vanilla": vanilla, "easy_uniform": {}}
     if study == "ddpm":
         min_snr = {"process": {"weighting": "min_snr"}}
+        speed = {"process": {"distribution": "speed", "weighting": "speed"}}
+        log_snr = {"curriculum": {"clustering": "log_snr"}}
+        relative_entropy = {"curriculum": {"clustering": "relative_entropy"}}
         arms |= {
-            "easy_log_snr": {"curriculum": {"clustering": "log_snr"}},
-            "easy_relative_entropy": {"curriculum": {"clustering": "relative_entropy"}},
+            "easy_log_snr": log_snr,
+            "easy_relative_entropy": relative_entropy,
             "hard_to_easy": {"curriculum": {"order": "hard_to_easy"}},
-            "speed": vanilla | {"process": {"distribution": "speed", "weighting": "speed"}},
+            "speed": vanilla | speed,
             "min_snr": vanilla | min_snr,
-            "easy_log_snr_min_snr": {"curriculum": {"clustering": "log_snr"}} | min_snr,
+            "easy_log_snr_min_snr": log_snr | min_snr,
+            "easy_relative_entropy_min_snr": relative_entropy | min_snr,
+            "easy_relative_entropy_speed": relative_entropy | speed,
         }
     config.compare.candidates = tuple(name for name in arms if name.startswith("easy"))
     config.compare.seeds = 10 if study == "ddpm" else 5
