@@ -213,13 +213,17 @@ def draw_courses(steps: Float[np.ndarray, " point"], ratios: Mapping[str, Interv
 
 
 def draw_side_by_side(pictures: Mapping[str, epath.Path]) -> Figure:
-    """Pictures under their names, in one row."""
-    figure = Figure(figsize=(3.2 * len(pictures), 3.6), layout="constrained")
-    for axes, (name, path) in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures.items(), strict=True):
+    """Pictures under their names, five in a row at most."""
+    columns = min(5, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(3.2 * columns, 3.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, (name, path) in zip(panels, pictures.items(), strict=False):
         with Image.open(path) as picture:
             axes.imshow(np.asarray(picture), cmap="gray")
         axes.set_title(name, fontsize="small")
-        axes.axis("off")
     return figure
 
 
