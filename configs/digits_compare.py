@@ -31,9 +31,6 @@ def get_config(study: str = "ddpm") -> ConfigDict:
         one of `VARIANTS`.
     """
     config = digits.get_config("ddpm" if study in VARIANTS else study)
-    config.curriculum.update(clustering="uniform", patience=10, stratified=False)  # what the arms begin with
-    if config.process.name == "ddpm":
-        config.process.weighting = "constant"
     config.steps = 8000
     config.sample_every = 0
     config.checkpoint_every = 2000

@@ -46,7 +46,7 @@ from diffcurr.metrics import figures
 from diffcurr.training.state import split_network
 
 SMALL = "DIFFCURR_SMALL" in os.environ  # how the tests run it
-config = get_config()
+config = get_config("ddpm")
 if SMALL:
     config.network.update(hidden_size=8, depth=1, num_heads=1, patch_size=4, scan_unroll=1)
 experiment = experiment_lib.from_config(config, jax.devices()[:1])

@@ -53,7 +53,7 @@ if SMALL:
     settings = {name: settings[name] for name in ("hard to easy", "fixed stages of 20 steps")}
 masks, losses = {}, {}
 for name, setting in settings.items():
-    config = get_config()
+    config = get_config("ddpm")
     config.network.update(hidden_size=16, depth=1, num_heads=2, patch_size=4, scan_unroll=1)
     config.curriculum.update(clusters=10, patience=1 if SMALL else 5, **setting)
     experiment = experiment_lib.from_config(config, jax.devices()[:1])

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = [
-    "--config=configs/digits.py",
+    "--config=configs/digits.py:ddpm",
     "--config.network.hidden_size=8",
     "--config.network.depth=1",
     "--config.network.num_heads=1",
