@@ -4,7 +4,7 @@
     python -m diffcurr.main --config=configs/fashion_mnist.py:edm --config.dataset.data_dir=DATA_DIR   # or :ddpm, :flow
 
 Data: TFDS `fashion_mnist` (31 MB), fetched and prepared at the first run (half a minute); without a network see
-launch/fashion_mnist_from_debian.py. Expect a quarter of an hour on two CPU cores (0.3 s a step) and 1.4 GB of
+launch/fashion_mnist_from_debian.py. Expect a quarter of an hour on two CPU cores (0.3 s a step) and 1.5 GB of
 memory. No flips: the data set's shoes all point left.
 
 Where the settings come from: none is published for a network this small. It is the digits config with a wider network
