@@ -75,9 +75,18 @@ def _parse_flags(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError) as error:
         # A config file's own mistakes and those in overrides: ml_collections' words, without the stack it puts in them.
-        text = str(error.args[0] if error.args else error)
+        cause: object = error
+        while isinstance(cause, BaseException) and cause.args:  # some hold another
+            cause = cause.args[0]
+        text = str(cause)
         if "Traceback (most recent call last)" in text:
             text = text.strip().splitlines()[-1].removeprefix("ValueError: ")
+        # Of an unknown key they name one part alone, and one that is similar, if any is.
+        key, _, suggestion = text.partition("\n")
+        for flag in (argument.partition("=")[0] for argument in argv):
+            if flag.startswith("--config.") and key.strip("'") in flag.split("."):
+                remedy = suggestion or "What a part takes beside the keys that its config has is set in a config file."
+                text = f"{flag}: the config has no such key. {remedy}"
         raise UserError(" ".join(text.split())) from error
 
 

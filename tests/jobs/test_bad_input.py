@@ -139,7 +139,12 @@ def fails(process: "subprocess.Popen[str]") -> str:
 def test_the_command_line(start: Callable, tmp_path: pathlib.Path) -> None:
     """All at once, since each costs an import of JAX: flags -> one line and exit code 2."""
     commands = {
-        "patince": start(tmp_path / "a", "--config.curriculum.patince=3"),
+        '--config.curriculum.patince: the config has no such key. Did you mean "patience"': start(
+            tmp_path / "a", "--config.curriculum.patince=3"
+        ),
+        "--config.process.distribution: the config has no such key. What a part takes beside": start(
+            tmp_path / "h", "--config.process.distribution=speed"
+        ),
         "invalid literal for int() with base 10: 'many'": start(tmp_path / "b", "--config.steps=many"),
         "--config is missing": start(tmp_path / "c", tiny=False),
         "nowhere.py": start(tmp_path / "d", "--config=nowhere.py", tiny=False),
