@@ -4,8 +4,8 @@
     python -m diffcurr.main --config=configs/digits.py:ddpm --workdir=runs/vanilla --config.curriculum.order=none
     python -m diffcurr.main --config=configs/digits.py:edm      # or :ddpm, :flow; into runs/digits_edm
 
-Data: scikit-learn's 1,797 scans, bundled; no network. Readable digits after 1.5 to 3 minutes on two CPU cores, in
-less than 2 GB (measured: see the README).
+Data: scikit-learn's 1,797 scans, bundled; no network. Readable digits after a minute and a half on two CPU cores,
+in less than 2 GB (measured: see the README).
 
 Where the settings come from: those of the processes are their authors' (DDPM: Ho et al. 2020; EDM: Karras et al. 2022,
 with 18 steps of Heun as for CIFAR-10; flow: SiT, Ma et al. 2024). Beside them none is published for this data. The

@@ -27,8 +27,8 @@ VARIANTS = {
 def get_config(study: str = "ddpm") -> ConfigDict:
     """
     Args:
-      study: `ddpm` with all arms; `edm` or `flow`, where the last two rivals, which are DDPM's, have no meaning; or
-        one of `VARIANTS`.
+      study: `ddpm` with all arms; `edm`, `flow` or `ddpm_speed` with vanilla and easy_uniform alone, since the rivals'
+        weights and draws are plain DDPM's; or one of `VARIANTS`.
     """
     config = digits.get_config("ddpm" if study in VARIANTS else study)
     config.steps = 8000
@@ -40,7 +40,7 @@ def get_config(study: str = "ddpm") -> ConfigDict:
     config.evaluation.resamples = 50  # intervals are over seeds here
     config.update(VARIANTS.get(study, {}))
     vanilla = {"curriculum": {"order": "none"}}
-    arms = {"vanilla": vanilla, "easy_uniform": {}}
+    arms = {"vanilla": vanilla, "easy_uniform": {"curriculum": {"clustering": "uniform"}}}
     if study == "ddpm":
         min_snr = {"process": {"weighting": "min_snr"}}
         speed = {"process": {"distribution": "speed", "weighting": "speed"}}

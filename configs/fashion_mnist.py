@@ -4,13 +4,13 @@
     python -m diffcurr.main --config=configs/fashion_mnist.py:edm --config.dataset.data_dir=DATA_DIR   # or :ddpm, :flow
 
 Data: TFDS `fashion_mnist` (31 MB), fetched and prepared at the first run (half a minute); without a network see
-launch/fashion_mnist_from_debian.py. Expect a quarter of an hour on two CPU cores (0.3 s a step) and 1.5 GB of
-memory. No flips: the data set's shoes all point left.
+launch/fashion_mnist_from_debian.py. Expect a quarter of an hour on two CPU cores (0.2 to 0.3 s a step) and 1.5 GB
+of memory. No flips: the data set's shoes all point left.
 
 Where the settings come from: none is published for a network this small. It is the digits config with a wider network
 and patches of 4; schedule, prediction and class dropout are DiT's (Peebles & Xie 2023), N = 20 clusters is Kim et
 al. 2025's, and the patience is scaled down with the length of the run. The default is DDPM with SpeeD's draws and
-weights and clusters of equal relative entropy (measured first, in a minute), as on digits, and compared with vanilla on
+weights and clusters of equal relative entropy (measured first, in 47 s), as on digits, and compared with vanilla on
 this data (docs/evidence/README.md); `ddpm`, `edm` and `flow` are plain, with uniform clusters.
 """
 

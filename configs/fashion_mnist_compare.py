@@ -1,4 +1,4 @@
-"""Does easy-to-hard help on Fashion-MNIST, class-conditional? The digits' two best arms against vanilla, two seeds.
+"""Does easy-to-hard help on Fashion-MNIST, class-conditional? Two of the digits' best arms against vanilla, two seeds.
 
     python -m diffcurr.main --config=configs/fashion_mnist_compare.py --config.dataset.data_dir=DATA_DIR --job=compare
 
@@ -12,12 +12,8 @@ from ml_collections import ConfigDict
 from configs import fashion_mnist
 
 
-def get_config(process: str = "ddpm") -> ConfigDict:
-    """
-    Args:
-      process: `ddpm`; the arms' weights are DDPM's.
-    """
-    config = fashion_mnist.get_config(process)
+def get_config() -> ConfigDict:
+    config = fashion_mnist.get_config("ddpm")
     config.steps = 2400
     config.sample_every = 0
     config.checkpoint_every = 400

@@ -108,7 +108,7 @@ def test_bad_shard(tmp_path: pathlib.Path) -> None:
             compare.run(config(), tmp_path / "run", shard)
 
 
-@pytest.mark.parametrize("study", ["ddpm", "edm", "flow", *digits_compare.VARIANTS])
+@pytest.mark.parametrize("study", ["ddpm", "ddpm_speed", "edm", "flow", *digits_compare.VARIANTS])
 def test_shipped_studies_are_valid(tmp_path: pathlib.Path, study: str) -> None:
     """Each arm differs from the baseline, and from every other."""
     study_config = digits_compare.get_config(study)
