@@ -2,7 +2,7 @@
 
 A file in `configs/` starts from `outline()` and sets what it needs. The result is locked, so a misspelt key is an
 error where it is written. What stands beside `dataset.name`, `process.name` and `network.name` are the arguments of
-that part's own class; they are checked against it by `diffcurr.jobs.experiment`.
+that part's own class; they are checked against it by `diffcurr.experiment`.
 """
 
 import json

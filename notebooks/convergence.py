@@ -38,11 +38,11 @@ from IPython.display import Markdown
 from sklearn.datasets import load_digits
 
 from configs.digits import get_config
+from diffcurr import experiment as experiment_lib
 from diffcurr.curriculum import clusters
 from diffcurr.difficulty.convergence import train_intervals
-from diffcurr.difficulty.report import describe_convergence
-from diffcurr.jobs import experiment as experiment_lib
-from diffcurr.metrics import figures
+from diffcurr.reporting import figures
+from diffcurr.reporting.difficulty import describe_convergence
 from diffcurr.training.state import split_network
 
 SMALL = "DIFFCURR_SMALL" in os.environ  # how the tests run it

@@ -32,9 +32,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from configs.digits import get_config
+from diffcurr import experiment as experiment_lib
 from diffcurr.curriculum import clusters, quantiles
 from diffcurr.data import pipeline, sources
-from diffcurr.jobs import experiment as experiment_lib
 
 SMALL = "DIFFCURR_SMALL" in os.environ  # how the tests run it
 steps = 30 if SMALL else 400

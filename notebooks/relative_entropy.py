@@ -37,8 +37,8 @@ from sklearn.datasets import load_digits
 
 from diffcurr.curriculum import clusters
 from diffcurr.difficulty.relative_entropy import gaussian_relative_entropy, relative_entropy
-from diffcurr.metrics import figures
 from diffcurr.processes import DDPM
+from diffcurr.reporting import figures
 
 SMALL = "DIFFCURR_SMALL" in os.environ  # how the tests run it
 images = jnp.asarray(load_digits().images / 8 - 1, jnp.float32)  # in [-1, 1]

@@ -7,8 +7,8 @@ import jax
 import pytest
 
 from diffcurr import config as config_lib
+from diffcurr import experiment
 from diffcurr.curriculum import clusters
-from diffcurr.jobs import experiment
 from diffcurr.processes import PROCESSES
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from diffcurr import experiment as experiment_lib
 from diffcurr.config import outline
-from diffcurr.jobs import experiment as experiment_lib
-from diffcurr.jobs.experiment import Experiment
+from diffcurr.experiment import Experiment
 
 PROCESSES: dict[str, dict[str, Any]] = {
     "ddpm": {"schedule": "linear", "prediction": "epsilon", "num_timesteps": 1000, "weighting": "constant"},

@@ -10,20 +10,20 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
+from diffcurr import experiment as experiment_lib
 from diffcurr.curriculum import clusters
 from diffcurr.data.pipeline import Batch
 from diffcurr.difficulty import convergence as convergence_lib
-from diffcurr.difficulty import report
+from diffcurr.difficulty import curve
 from diffcurr.difficulty.convergence import Convergence
 from diffcurr.difficulty.relative_entropy import RelativeEntropy, gaussian_relative_entropy
 from diffcurr.errors import UserError, concerning
-from diffcurr.jobs import curve
-from diffcurr.jobs import experiment as experiment_lib
-from diffcurr.jobs.experiment import Experiment
-from diffcurr.jobs.workdir import cannot_be_written, check_config
-from diffcurr.metrics import figures
-from diffcurr.metrics.progress import Countdown, Line
+from diffcurr.experiment import Experiment
+from diffcurr.reporting import difficulty as report
+from diffcurr.reporting import figures
+from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.training.state import split_network
+from diffcurr.training.workdir import cannot_be_written, check_config
 
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> int:

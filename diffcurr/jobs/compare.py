@@ -10,14 +10,15 @@ from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
 from diffcurr import config as config_lib
+from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
 from diffcurr.jobs import evaluate, train
-from diffcurr.jobs import experiment as experiment_lib
-from diffcurr.metrics import comparison_report, figures
 from diffcurr.metrics.comparison import Result, against, geometric_mean
 from diffcurr.metrics.intervals import mean_interval
-from diffcurr.metrics.progress import Line
-from diffcurr.metrics.writers import EVALUATIONS, read_rows
+from diffcurr.reporting import comparison as comparison_report
+from diffcurr.reporting import figures
+from diffcurr.reporting.progress import Line
+from diffcurr.reporting.writers import EVALUATIONS, read_rows
 
 RESULT = "result.json"
 # Of what a run may be continued with, the rest changes what is measured.

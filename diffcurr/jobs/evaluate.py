@@ -13,10 +13,11 @@ from ml_collections import ConfigDict
 from diffcurr import atomic_file
 from diffcurr.data import pipeline
 from diffcurr.errors import UserError, concerning
+from diffcurr.experiment import Experiment
 from diffcurr.jobs import sample as sample_job
-from diffcurr.jobs.experiment import Experiment
-from diffcurr.metrics import evaluation, features, figures
+from diffcurr.metrics import evaluation, features
 from diffcurr.metrics.features import Features
+from diffcurr.reporting import figures
 
 CACHE = epath.Path("~/.cache/diffcurr").expanduser()
 

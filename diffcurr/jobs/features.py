@@ -11,7 +11,7 @@ from diffcurr.data import pipeline, sources
 from diffcurr.errors import UserError
 from diffcurr.metrics import features
 from diffcurr.metrics import separation as separation_lib
-from diffcurr.metrics.progress import Line
+from diffcurr.reporting.progress import Line
 
 HELD_OUT = 5  # of a data set without a test split, every fifth image of a fixed order
 

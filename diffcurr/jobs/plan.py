@@ -14,14 +14,14 @@ from matplotlib.ticker import EngFormatter
 from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
+from diffcurr import experiment as experiment_lib
 from diffcurr.curriculum import pacing
 from diffcurr.errors import UserError
-from diffcurr.jobs import experiment as experiment_lib
-from diffcurr.jobs.experiment import Experiment
-from diffcurr.metrics.progress import Line
-from diffcurr.training import chips, program
-from diffcurr.training.chips import Chip
-from diffcurr.training.program import Compiled
+from diffcurr.experiment import Experiment
+from diffcurr.planning import chips, program
+from diffcurr.planning.chips import Chip
+from diffcurr.planning.program import Compiled
+from diffcurr.reporting.progress import Line
 from diffcurr.training.step import Draws, microbatch_loss
 
 _bytes, _flops, _seconds = (EngFormatter(unit, places=1) for unit in ("B", "FLOP", "s"))

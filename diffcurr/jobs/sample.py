@@ -12,19 +12,19 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
+from diffcurr import experiment as experiment_lib
+from diffcurr.difficulty import curve
 from diffcurr.errors import UserError
-from diffcurr.jobs import curve
-from diffcurr.jobs import experiment as experiment_lib
-from diffcurr.jobs.experiment import Experiment
-from diffcurr.jobs.workdir import check_config
-from diffcurr.metrics import figures
-from diffcurr.metrics.progress import Line
+from diffcurr.experiment import Experiment
+from diffcurr.reporting import figures
+from diffcurr.reporting.progress import Line
 from diffcurr.sampling import solvers
 from diffcurr.sampling.guidance import guided_denoiser
 from diffcurr.training import sharding
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.randomness import stream_key
 from diffcurr.training.state import TrainState
+from diffcurr.training.workdir import check_config
 
 BATCH = 256  # samples drawn at a time
 

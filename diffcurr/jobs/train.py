@@ -10,21 +10,22 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from diffcurr import config as config_lib
+from diffcurr import experiment as experiment_lib
 from diffcurr.data import pipeline, sources
+from diffcurr.difficulty import curve
 from diffcurr.errors import UserError
-from diffcurr.jobs import curve
+from diffcurr.experiment import Experiment
 from diffcurr.jobs import evaluate as evaluate_job
-from diffcurr.jobs import experiment as experiment_lib
 from diffcurr.jobs import sample as sample_job
-from diffcurr.jobs.experiment import Experiment
-from diffcurr.jobs.workdir import Workdir
-from diffcurr.metrics import evaluation, figures
-from diffcurr.metrics.progress import Clock, Line, Progress, duration
-from diffcurr.metrics.writers import EVALUATIONS, Discard, MetricWriter, read_rows
+from diffcurr.metrics import evaluation
+from diffcurr.reporting import figures
+from diffcurr.reporting.progress import Clock, Line, Progress, duration
+from diffcurr.reporting.writers import EVALUATIONS, Discard, MetricWriter, read_rows
 from diffcurr.training import distributed
 from diffcurr.training.checkpoint import Checkpoints
-from diffcurr.training.interval import Interval
 from diffcurr.training.termination import Termination
+from diffcurr.training.window import Interval
+from diffcurr.training.workdir import Workdir
 
 UNLOGGED = 1000  # steps between looks at the loss in a run that logs nothing
 

@@ -18,12 +18,12 @@ from safetensors.numpy import save
 
 from diffcurr import atomic_file
 from diffcurr.errors import UserError, concerning, first_line
-from diffcurr.metrics import inception
+from diffcurr.pretrained import inception
 
 WIDTH = 128  # of a classifier's features
 BATCH = 128
 INCEPTION_BATCH = 32  # smaller than a classifier's: images are enlarged to 299x299
-SHIPPED = epath.Path(__file__).parent / "weights"
+SHIPPED = epath.Path(__file__).parents[1] / "pretrained" / "weights"
 
 
 class Classifier(nnx.Module):

@@ -10,7 +10,7 @@ from flax.nnx import initializers
 from jaxtyping import Array, Float, Int
 
 from diffcurr.networks import embeddings
-from diffcurr.networks.rows import Linear
+from diffcurr.networks.layers import Linear
 
 REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
     "none": None,  # keep every activation

@@ -12,8 +12,8 @@ from flax import nnx
 from flax.nnx import initializers
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from diffcurr.networks import embeddings, rows
-from diffcurr.networks.rows import Linear
+from diffcurr.networks import embeddings
+from diffcurr.networks.layers import Conv, Linear, keep_batch_spread
 
 ENCODERS = ("standard", "skip", "residual")
 DECODERS = ("standard", "skip")
@@ -223,7 +223,7 @@ class SongUNet(nnx.Module):
 
         def draw(shape: tuple[int, ...]) -> Iterator[Array]:
             def one(key: PRNGKeyArray) -> Array:
-                return rows.keep_batch_spread(jax.random.bernoulli(key, 1.0 - self.dropout, (batch, *shape)))
+                return keep_batch_spread(jax.random.bernoulli(key, 1.0 - self.dropout, (batch, *shape)))
 
             return iter(jax.lax.map(one, keys[np.asarray([other == shape for other in shapes])]))
 
@@ -296,7 +296,7 @@ class UNetBlock(nnx.Module):
         return (self.proj(attended.reshape(x.shape)) + x) * SKIP_SCALE
 
 
-class Conv(nnx.Module):
+class ResamplingConv(nnx.Module):
     """A convolution that may double or halve the resolution, with a smoothing filter; kernel 0 is the filter alone."""
 
     def __init__(
@@ -320,7 +320,7 @@ class Conv(nnx.Module):
             self.padding += filter_padding
         xavier = initializers.xavier_uniform()
         self.conv = (
-            rows.Conv(
+            Conv(
                 in_channels,
                 out_channels,
                 (kernel, kernel),
@@ -389,8 +389,8 @@ class _Maker:
         up: bool = False,
         down: bool = False,
         fused: bool = False,
-    ) -> Conv:
-        return Conv(
+    ) -> ResamplingConv:
+        return ResamplingConv(
             in_channels,
             out_channels,
             kernel,

@@ -9,9 +9,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from diffcurr.networks.rows import BATCH_AXES
+from diffcurr.axes import BATCH_AXES, MESH_AXES
 
-AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(BATCH_AXES)
 
 # The last dimensions of a parameter whose path matches, and of whatever mirrors it (EMA, Adam's moments). The first
@@ -41,18 +40,18 @@ def make_mesh(data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] |
         sizes[sizes.index(-1)] = len(devices) // given
     if int(np.prod(sizes)) != len(devices):
         raise ValueError(f"{_show(sizes)}: their product must be the number of devices, {len(devices)}")
-    auto = (AxisType.Auto,) * len(AXES)
+    auto = (AxisType.Auto,) * len(MESH_AXES)
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if slices == 1:
-        return jax.make_mesh(tuple(sizes), AXES, axis_types=auto, devices=devices)
+        return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)
     if sizes[0] % slices:
         raise ValueError(f"{_show(sizes)}: data must be a multiple of the number of slices, {slices}")
     inner = (sizes[0] // slices, *sizes[1:])
-    return Mesh(mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices), AXES, axis_types=auto)
+    return Mesh(mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices), MESH_AXES, axis_types=auto)
 
 
 def _show(sizes: Sequence[int]) -> str:
-    return ", ".join(f"{axis} = {size}" for axis, size in zip(AXES, sizes, strict=True))
+    return ", ".join(f"{axis} = {size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

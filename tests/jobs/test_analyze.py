@@ -13,7 +13,7 @@ from etils import epath
 from diffcurr.curriculum import clusters
 from diffcurr.errors import UserError
 from diffcurr.jobs import analyze, curve, sample, train
-from diffcurr.metrics.progress import Line
+from diffcurr.reporting.progress import Line
 
 SETTINGS: dict[str, Any] = dict(
     process__num_timesteps=60,

@@ -17,7 +17,7 @@ import pytest
 from jobs.conftest import ROOT, TINY
 
 from diffcurr.errors import UserError
-from diffcurr.metrics.writers import EVALUATIONS, read_rows
+from diffcurr.reporting.writers import EVALUATIONS, read_rows
 from diffcurr.training import distributed
 
 COMMON = ("--config.log_every=5", "--config.checkpoint_every=10", "--config.sample_every=20")

@@ -11,8 +11,8 @@ import pytest
 import tiny
 
 from configs import imagenet256_dit_xl_2
+from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
-from diffcurr.jobs import experiment as experiment_lib
 from diffcurr.jobs import plan
 from diffcurr.training import chips
 

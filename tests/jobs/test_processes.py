@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from diffcurr.jobs import experiment as experiment_lib
+from diffcurr import experiment as experiment_lib
 from diffcurr.jobs import sample, train
-from diffcurr.metrics.writers import read_rows
+from diffcurr.reporting.writers import read_rows
 from diffcurr.training.checkpoint import Checkpoints
 
 SETTINGS = {  # plain DDPM: tests/training/test_step.py, tests/jobs/test_resume.py

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from diffcurr.metrics.writers import read_rows
+from diffcurr.reporting.writers import read_rows
 
 STEPS = 1500
 FLAGS = [f"--config.steps={STEPS}", "--config.log_every=10", "--config.checkpoint_every=100"]

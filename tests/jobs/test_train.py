@@ -14,9 +14,9 @@ import tiny
 from diffcurr.errors import UserError
 from diffcurr.jobs import evaluate, experiment, sample, train
 from diffcurr.metrics import features
-from diffcurr.metrics.writers import EVALUATIONS, read_rows
+from diffcurr.reporting.writers import EVALUATIONS, read_rows
 from diffcurr.training.checkpoint import Checkpoints
-from diffcurr.training.interval import Interval
+from diffcurr.training.window import Interval
 
 SETTINGS = dict(
     steps=40,

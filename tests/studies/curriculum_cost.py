@@ -12,8 +12,8 @@ import numpy as np
 import scipy.stats
 
 from configs.digits import get_config
+from diffcurr import experiment as experiment_lib
 from diffcurr.data import pipeline, sources
-from diffcurr.jobs import experiment as experiment_lib
 
 PAIRS, STEPS, TURN = 15, 200, 5
 

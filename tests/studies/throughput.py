@@ -16,8 +16,8 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from diffcurr.jobs import experiment as experiment_lib
-from diffcurr.jobs.experiment import Experiment
+from diffcurr import experiment as experiment_lib
+from diffcurr.experiment import Experiment
 
 STEPS = 9
 

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Shaped
 
-BATCH_AXES = ("data", "fsdp")
+from diffcurr.axes import BATCH_AXES
 
 
 class Linear(nnx.Linear):

@@ -18,8 +18,8 @@ from diffcurr.data import pipeline
 from diffcurr.data.pipeline import Batch
 from diffcurr.difficulty.relative_entropy import RelativeEntropy, relative_entropy
 from diffcurr.errors import concerning
-from diffcurr.jobs.experiment import Experiment
-from diffcurr.metrics.progress import Countdown, Line
+from diffcurr.experiment import Experiment
+from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.training.randomness import stream_key
 
 FILE = "relative_entropy.npz"

@@ -3,7 +3,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from diffcurr.metrics import figures
+from diffcurr.reporting import figures
 
 
 def test_grid(tmp_path: pathlib.Path) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from diffcurr.metrics.writers import MetricWriter, read_rows
+from diffcurr.reporting.writers import MetricWriter, read_rows
 
 
 def test_rows_and_events(tmp_path: pathlib.Path) -> None:

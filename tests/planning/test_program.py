@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from diffcurr.training import program
+from diffcurr.planning import program
 
 
 def flops(f, *shapes: tuple[int, ...]) -> float:

@@ -37,7 +37,7 @@ CLUSTERINGS = ("uniform", "log_snr", "relative_entropy", "edges")
 class Experiment:
     """The parts that a config names. Made by `from_config`; holds no array of parameters.
 
-    `edges` are None where they follow from a curve that has yet to be measured (`jobs.curve.with_clusters`).
+    `edges` are None where they follow from a curve that has yet to be measured (`difficulty.curve.with_clusters`).
     """
 
     config: ConfigDict
@@ -69,7 +69,7 @@ class Experiment:
     def step_config(self) -> StepConfig:
         """What the train step is compiled for."""
         if self.edges is None:
-            raise ValueError("the clusters follow from a curve that has not been measured: see jobs.curve")
+            raise ValueError("the clusters follow from a curve that has not been measured: see difficulty.curve")
         return StepConfig(
             graph=self.abstract_network[0],
             process=self.process,

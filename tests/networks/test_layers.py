@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffcurr.networks import rows
+from diffcurr.networks import layers
 
 LAYERS = {
-    "dense": (rows.Linear, nnx.Linear, (6, 10), {}, (32, 5, 6)),
-    "1x1": (rows.Conv, nnx.Conv, (6, 10, (1, 1)), {"padding": 0}, (32, 5, 5, 6)),
-    "3x3": (rows.Conv, nnx.Conv, (6, 10, (3, 3)), {"padding": 1}, (32, 5, 5, 6)),
-    "3x3, wide padding": (rows.Conv, nnx.Conv, (6, 10, (3, 3)), {"padding": 2}, (32, 5, 5, 6)),
+    "dense": (layers.Linear, nnx.Linear, (6, 10), {}, (32, 5, 6)),
+    "1x1": (layers.Conv, nnx.Conv, (6, 10, (1, 1)), {"padding": 0}, (32, 5, 5, 6)),
+    "3x3": (layers.Conv, nnx.Conv, (6, 10, (3, 3)), {"padding": 1}, (32, 5, 5, 6)),
+    "3x3, wide padding": (layers.Conv, nnx.Conv, (6, 10, (3, 3)), {"padding": 2}, (32, 5, 5, 6)),
 }
 
 

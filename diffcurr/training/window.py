@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffcurr.metrics.progress import Clock
+from diffcurr.reporting.progress import Clock
 from diffcurr.training.step import Metrics
 
 

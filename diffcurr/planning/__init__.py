@@ -1,0 +1,1 @@
+"""What a training step costs on chips that need not be there."""

@@ -1,0 +1,1 @@
+"""Public networks in JAX, from their published weights; each is useful alone."""

@@ -1,0 +1,1 @@
+"""What a user reads of a run: figures, progress, log files, the texts of reports."""
