@@ -11,8 +11,9 @@ import tiny
 from etils import epath
 
 from diffcurr.curriculum import clusters
+from diffcurr.difficulty import curve
 from diffcurr.errors import UserError
-from diffcurr.jobs import analyze, curve, sample, train
+from diffcurr.jobs import analyze, sample, train
 from diffcurr.reporting.progress import Line
 
 SETTINGS: dict[str, Any] = dict(

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 import tiny
 
+from diffcurr import experiment
 from diffcurr.errors import UserError
-from diffcurr.jobs import experiment, train
+from diffcurr.jobs import train
 
 BAD_VALUES = {
     "clusters 0": ({"curriculum__clusters": 0}, "curriculum: clusters = 0: there must be at least one"),

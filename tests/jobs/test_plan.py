@@ -14,7 +14,7 @@ from configs import imagenet256_dit_xl_2
 from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
 from diffcurr.jobs import plan
-from diffcurr.training import chips
+from diffcurr.planning import chips
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tiny
 
+from diffcurr import experiment
 from diffcurr.errors import UserError
-from diffcurr.jobs import evaluate, experiment, sample, train
+from diffcurr.jobs import evaluate, sample, train
 from diffcurr.metrics import features
 from diffcurr.reporting.writers import EVALUATIONS, read_rows
 from diffcurr.training.checkpoint import Checkpoints

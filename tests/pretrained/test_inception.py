@@ -15,7 +15,8 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from diffcurr.errors import UserError
-from diffcurr.metrics import features, inception
+from diffcurr.metrics import features
+from diffcurr.pretrained import inception
 from diffcurr.tensorflow_cpu import import_tensorflow
 
 REFERENCE = pathlib.Path(__file__).parents[1] / "reference" / "inception.npz"

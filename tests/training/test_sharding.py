@@ -2,7 +2,8 @@ import jax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from diffcurr.training import chips, sharding
+from diffcurr.planning import chips
+from diffcurr.training import sharding
 
 
 def test_mesh_takes_what_is_left() -> None:
