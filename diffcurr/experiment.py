@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils import epath
 from flax import nnx
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Float
 from ml_collections import ConfigDict
@@ -20,10 +22,11 @@ from diffcurr import config as config_lib
 from diffcurr.curriculum import clusters
 from diffcurr.curriculum.pacing import PacingConfig
 from diffcurr.data.sources import DATASETS, DatasetInfo, Source, open_source
-from diffcurr.difficulty import convergence
+from diffcurr.difficulty import convergence, curve
 from diffcurr.errors import UserError, concerning
 from diffcurr.networks import NETWORKS
 from diffcurr.processes import PROCESSES, Process
+from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.sampling.solvers import SOLVERS
 from diffcurr.training import augmentation, optimizer, sharding
 from diffcurr.training.randomness import stream_key
@@ -37,7 +40,7 @@ CLUSTERINGS = ("uniform", "log_snr", "relative_entropy", "edges")
 class Experiment:
     """The parts that a config names. Made by `from_config`; holds no array of parameters.
 
-    `edges` are None where they follow from a curve that has yet to be measured (`difficulty.curve.with_clusters`).
+    `edges` are None where they follow from a curve that has yet to be measured (`with_clusters`).
     """
 
     config: ConfigDict
@@ -69,7 +72,7 @@ class Experiment:
     def step_config(self) -> StepConfig:
         """What the train step is compiled for."""
         if self.edges is None:
-            raise ValueError("the clusters follow from a curve that has not been measured: see difficulty.curve")
+            raise ValueError("the clusters follow from a curve that has not been measured: see with_clusters")
         return StepConfig(
             graph=self.abstract_network[0],
             process=self.process,
@@ -101,6 +104,27 @@ class Experiment:
         """
         settings = self.config.dataset
         return open_source(self.dataset, settings.split, settings.data_dir, latent_scale=settings.latent_scale)
+
+    def with_clusters(self, workdir: epath.Path, line: Line) -> "Experiment":
+        """The experiment with its clusters known; the curve they may follow from is measured unless the workdir has it.
+
+        Process 0 measures, and the others take its edges, so that all train on the same ones.
+        """
+        if self.edges is not None:
+            return self
+        settings = self.config.curriculum
+        edges = np.zeros(settings.clusters + 1)
+        if jax.process_index() == 0:
+            arrays = curve.load(workdir, self)
+            if arrays is None:
+                line.say("measuring the relative entropy from which the clusters follow (once; kept in the workdir)")
+                data, countdown = curve.load_data(self, line.say), functools.partial(Countdown, line)
+                arrays = curve.measure(self, data, countdown)._asdict()
+                curve.save(workdir, self, arrays)
+            edges = curve.entropy_clusters(arrays["value"], settings.clusters, settings.entropy_power)
+        if jax.process_count() > 1:
+            edges = multihost_utils.broadcast_one_to_all(edges)
+        return dataclasses.replace(self, edges=edges)
 
     def init_state(self) -> TrainState:
         """The state before the first step, made where it will live; a function of the seed alone."""

@@ -5,3 +5,7 @@ This package imports nothing else of diffcurr, so another trainer can use it alo
 
 Method: Kim, Go, Kwon, Kim, "Denoising Task Difficulty-based Curriculum for Training Diffusion Models", ICLR 2025.
 """
+
+from diffcurr.curriculum import clusters, pacing, quantiles
+
+__all__ = ["clusters", "pacing", "quantiles"]

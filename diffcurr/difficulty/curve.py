@@ -1,28 +1,46 @@
 """The relative-entropy curve of a config's data: measured once, kept in the workdir, and turned into clusters."""
 
-import dataclasses
 import json
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
 from diffcurr import config as config_lib
 from diffcurr.curriculum import clusters
 from diffcurr.data import pipeline
 from diffcurr.data.pipeline import Batch
+from diffcurr.data.sources import DatasetInfo, Source
 from diffcurr.difficulty.relative_entropy import RelativeEntropy, relative_entropy
 from diffcurr.errors import concerning
-from diffcurr.experiment import Experiment
-from diffcurr.reporting.progress import Countdown, Line
+from diffcurr.processes import Process
 from diffcurr.training.randomness import stream_key
 
 FILE = "relative_entropy.npz"
+Countdown = Callable[[int, int], None]
+"""Called with (parts done, parts in all)."""
+
+
+@runtime_checkable
+class Experiment(Protocol):
+    """The part of an experiment that a curve depends on."""
+
+    @property
+    def config(self) -> ConfigDict: ...
+
+    @property
+    def dataset(self) -> DatasetInfo: ...
+
+    @property
+    def process(self) -> Process: ...
+
+    def open_source(self) -> Source: ...
 
 
 class Levels(NamedTuple):
@@ -39,18 +57,23 @@ def levels(experiment: Experiment) -> Levels:
     return Levels(u, *experiment.process.exact_alpha_sigma(u))
 
 
-def load_data(experiment: Experiment, line: Line) -> Batch:
+def load_data(experiment: Experiment, say: Callable[[str], None]) -> Batch:
     """The images that are analyzed: all of the split, or `analysis.images` of them drawn by the seed."""
     config = experiment.config
     source = experiment.open_source()
     number = min(len(source), config.analysis.images)
     number -= number % jax.local_device_count()  # each device holds as many
-    line.say(f"{config.dataset.name}: reading {number:,} of {len(source):,} images")
+    say(f"{config.dataset.name}: reading {number:,} of {len(source):,} images")
     return pipeline.load(source, experiment.dataset, number, config.seed)
 
 
-def measure(experiment: Experiment, data: Batch, line: Line, *, leave_one_out: bool = False) -> RelativeEntropy:
+def measure(
+    experiment: Experiment, data: Batch, new_countdown: Callable[[str, str], Countdown], *, leave_one_out: bool = False
+) -> RelativeEntropy:
     """The curve of `data` under the config's process, on this host's devices; the mean of ten, to see how it goes.
+
+    Args:
+      new_countdown: (what is measured, the unit of its parts) -> what to call after each part.
 
     Raises:
       UserError: if there are fewer images than samples, or they are all the same.
@@ -64,7 +87,7 @@ def measure(experiment: Experiment, data: Batch, line: Line, *, leave_one_out: b
             raise ValueError(f"samples = {samples}: there are only {len(images)} images")
     parts = next(n for n in range(10, 0, -1) if n == 1 or (samples % n == 0 and samples // n >= 50))
     what = "relative entropy" + (", leave-one-out" if leave_one_out else "")
-    countdown = Countdown(line, what, f"times {samples // parts} samples")
+    countdown = new_countdown(what, f"times {samples // parts} samples")
     curves = []
     for part in range(parts):
         key = jax.random.fold_in(stream_key(experiment.config.seed, "relative entropy"), part)
@@ -90,27 +113,6 @@ def load(workdir: epath.Path, experiment: Experiment) -> dict[str, np.ndarray] |
         if json.loads(str(arrays["measured_on"])) != _measured_on(experiment):
             return None
         return dict(arrays)
-
-
-def with_clusters(experiment: Experiment, workdir: epath.Path, line: Line) -> Experiment:
-    """The experiment with its clusters known; the curve they may follow from is measured unless the workdir has it.
-
-    The first process measures, and the others take its edges, so that all train on the same ones.
-    """
-    if experiment.edges is not None:
-        return experiment
-    settings = experiment.config.curriculum
-    edges = np.zeros(settings.clusters + 1)
-    if jax.process_index() == 0:
-        arrays = load(workdir, experiment)
-        if arrays is None:
-            line.say("measuring the relative entropy from which the clusters follow (once; kept in the workdir)")
-            arrays = measure(experiment, load_data(experiment, line), line)._asdict()
-            save(workdir, experiment, arrays)
-        edges = entropy_clusters(arrays["value"], settings.clusters, settings.entropy_power)
-    if jax.process_count() > 1:
-        edges = multihost_utils.broadcast_one_to_all(edges)
-    return dataclasses.replace(experiment, edges=edges)
 
 
 def entropy_clusters(value: jax.Array | np.ndarray, number: int, power: float) -> np.ndarray:

@@ -1,6 +1,7 @@
 """How hard each noise level of the data is, before training: `python -m diffcurr.main --config=... --job=analyze`"""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -34,16 +35,17 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_be_written(workdir, error) from error
-    data = curve.load_data(experiment, line)
+    countdown = functools.partial(Countdown, line)
+    data = curve.load_data(experiment, line.say)
 
     ################################################## relative entropy of consecutive marginals
     known = curve.load(workdir, experiment)
     if known is None:
-        mixture = curve.measure(experiment, data, line)
+        mixture = curve.measure(experiment, data, countdown)
     else:
         line.say(f"{workdir / curve.FILE} holds the relative entropy of these data already")
         mixture = RelativeEntropy(*(known[name] for name in RelativeEntropy._fields))
-    left_out = curve.measure(experiment, data, line, leave_one_out=True)
+    left_out = curve.measure(experiment, data, countdown, leave_one_out=True)
     gaussian = _gaussian(experiment, data, line)
     edges = _suggested_edges(experiment, mixture)
     arrays = mixture._asdict() | {"gaussian": gaussian}

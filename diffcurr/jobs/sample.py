@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
 from diffcurr import experiment as experiment_lib
-from diffcurr.difficulty import curve
 from diffcurr.errors import UserError
 from diffcurr.experiment import Experiment
 from diffcurr.reporting import figures
@@ -53,7 +52,7 @@ def restored(config: ConfigDict, workdir: epath.PathLike) -> tuple[Experiment, T
     found = None
     if (workdir / "checkpoints").exists():
         check_config(workdir, config)
-        experiment = curve.with_clusters(experiment, workdir, Line())
+        experiment = experiment.with_clusters(workdir, Line())
         checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
         found = checkpoints.restore(experiment.compiled.abstract_state)
         checkpoints.close()

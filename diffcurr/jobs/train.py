@@ -12,19 +12,19 @@ from ml_collections import ConfigDict
 from diffcurr import config as config_lib
 from diffcurr import experiment as experiment_lib
 from diffcurr.data import pipeline, sources
-from diffcurr.difficulty import curve
 from diffcurr.errors import UserError
 from diffcurr.experiment import Experiment
 from diffcurr.jobs import evaluate as evaluate_job
 from diffcurr.jobs import sample as sample_job
 from diffcurr.metrics import evaluation
 from diffcurr.reporting import figures
-from diffcurr.reporting.progress import Clock, Line, Progress, duration
+from diffcurr.reporting.progress import Line, Progress, duration
 from diffcurr.reporting.writers import EVALUATIONS, Discard, MetricWriter, read_rows
 from diffcurr.training import distributed
 from diffcurr.training.checkpoint import Checkpoints
+from diffcurr.training.clock import Clock
 from diffcurr.training.termination import Termination
-from diffcurr.training.window import Interval
+from diffcurr.training.window import Window
 from diffcurr.training.workdir import Workdir
 
 UNLOGGED = 1000  # steps between looks at the loss in a run that logs nothing
@@ -35,7 +35,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     experiment = experiment_lib.from_config(config)
     source = distributed.primary_first(experiment.open_source)
     with Workdir(workdir, config) as folder, Termination() as termination:
-        experiment = curve.with_clusters(experiment, folder.path, Line())
+        experiment = experiment.with_clusters(folder.path, Line())
         checkpoints = Checkpoints(folder.path / "checkpoints")
         try:
             return _train(experiment, source, folder.path, checkpoints, termination)
@@ -91,13 +91,13 @@ def _train(
     evaluate = None
     if config.evaluate_every:
         evaluate = evaluate_job.make_evaluator(experiment, config.evaluation.training_samples)
-    new_interval = functools.partial(Interval, batch_size=config.batch_size, num_stages=pacing.num_stages)
-    first_step, interval = step, new_interval(step)
-    in_flight: Interval | None = None
+    new_window = functools.partial(Window, batch_size=config.batch_size, num_stages=pacing.num_stages)
+    first_step, window = step, new_window(step)
+    in_flight: Window | None = None
     clock, last_finished = Clock(), 0.0
-    loss: float | None = None  # of the last interval, if comparable between checkpoints
+    loss: float | None = None  # of the last window, if comparable between checkpoints
 
-    def report(done: Interval) -> None:
+    def report(done: Window) -> None:
         nonlocal loss, last_finished
         finished = done.finished.result()
         values = done.summary(finished - last_finished)
@@ -115,24 +115,24 @@ def _train(
             while step < config.steps and not stop:
                 asked = time.perf_counter()
                 local = next(batches)
-                interval.waited += time.perf_counter() - asked
+                window.waited += time.perf_counter() - asked
                 with jax.transfer_guard_host_to_device("allow"):  # with several processes JAX does not call it explicit
                     batch = {
                         name: jax.make_array_from_process_local_data(compiled.batch_sharding, rows)
                         for name, rows in local.items()
                     }
                 state, mask, metrics = compiled.step(state, batch, mask)
-                interval.add(metrics)
+                window.add(metrics)
                 step += 1
                 if step == first_step + 1:
                     last_finished = clock.now()
                     progress.say(f"compiled in {duration(last_finished - began)}")
 
                 if step % (config.log_every or UNLOGGED) == 0:
-                    interval.close(clock)
+                    window.close(clock)
                     if in_flight:
                         report(in_flight)
-                    interval, in_flight = new_interval(step), interval
+                    window, in_flight = new_window(step), window
                 # Read once: a signal that comes later is seen at the next step. All processes see it at the same one.
                 stop = bool(termination.requested) or checkpoints.preempted(step)
                 if _due(step, config.checkpoint_every) or step == config.steps or stop:
@@ -140,7 +140,7 @@ def _train(
                     if in_flight:
                         report(in_flight)
                         in_flight = None
-                    interval.check_finite()
+                    window.check_finite()
                     checkpoints.save(step, state, batches.get_state(), config_lib.to_json(config), loss)
                 if _due(step, config.sample_every) or (config.sample_every and step == config.steps):
                     jax.block_until_ready(state)  # the steps still under way are not counted as time for samples

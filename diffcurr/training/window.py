@@ -5,11 +5,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffcurr.reporting.progress import Clock
+from diffcurr.training.clock import Clock
 from diffcurr.training.step import Metrics
 
 
-class Interval:
+class Window:
     """The metrics of the steps between two log lines, left on the device until `summary` fetches them."""
 
     def __init__(self, first_step: int, batch_size: int, num_stages: int):
@@ -48,7 +48,7 @@ class Interval:
         return fetched
 
     def summary(self, seconds: float) -> dict[str, Any]:
-        """What is logged of the interval: means over its steps, and rates, given how long its steps took."""
+        """What is logged of the window: means over its steps, and rates, given how long its steps took."""
         rows = self.check_finite()
         count = np.sum([m.cluster_count for m in rows], axis=0)
         total = np.sum([m.cluster_loss for m in rows], axis=0)

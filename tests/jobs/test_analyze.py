@@ -98,7 +98,7 @@ def test_the_edges_are_those_of_the_curve(analyzed: pathlib.Path) -> None:
     assert experiment.edges is None
     with pytest.raises(ValueError, match="has not been measured"):
         _ = experiment.step_config
-    found = curve.with_clusters(experiment, epath.Path(analyzed), Line())
+    found = experiment.with_clusters(epath.Path(analyzed), Line())
     expected = clusters.by_relative_entropy(np.load(analyzed / "relative_entropy.npz")["value"], 3, power=0.5)
     np.testing.assert_array_equal(found.edges, expected)
     assert curve.load(epath.Path(analyzed), tiny.experiment(**SETTINGS | {"process__schedule": "cosine"})) is None

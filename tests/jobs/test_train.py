@@ -17,7 +17,7 @@ from diffcurr.jobs import evaluate, sample, train
 from diffcurr.metrics import features
 from diffcurr.reporting.writers import EVALUATIONS, read_rows
 from diffcurr.training.checkpoint import Checkpoints
-from diffcurr.training.window import Interval
+from diffcurr.training.window import Window
 
 SETTINGS = dict(
     steps=40,
@@ -179,18 +179,18 @@ def test_the_loop_makes_no_implicit_transfer(
 def test_metrics_are_fetched_an_interval_late(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     """What is reported at step 20 is the interval up to step 10: no step waits for its own metrics."""
     dispatched, seen = 0, []
-    original_add, original_summary = Interval.add, Interval.summary
+    original_add, original_summary = Window.add, Window.summary
 
-    def add(self: Interval, metrics: object) -> None:
+    def add(self: Window, metrics: object) -> None:
         nonlocal dispatched
         dispatched += 1
         original_add(self, metrics)  # type: ignore[arg-type]
 
-    def summary(self: Interval, seconds: float) -> dict:
+    def summary(self: Window, seconds: float) -> dict:
         seen.append((dispatched, self.last_step))
         return original_summary(self, seconds)
 
-    monkeypatch.setattr(Interval, "add", add)
-    monkeypatch.setattr(Interval, "summary", summary)
+    monkeypatch.setattr(Window, "add", add)
+    monkeypatch.setattr(Window, "summary", summary)
     train.run(tiny.config(steps=45, log_every=10, sample_every=0, checkpoint_every=0), tmp_path)
     assert seen == [(20, 10), (30, 20), (40, 30), (45, 40)]

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffcurr.reporting.progress import Clock, Countdown, Line, Progress, duration
+from diffcurr.reporting.progress import Countdown, Line, Progress, duration
+from diffcurr.training.clock import Clock
 
 VALUES = dict(stage=2, num_stages=5, loss=0.5, steps_per_second=2.0, images_per_second=1234.0, data_wait=0.01)
 
