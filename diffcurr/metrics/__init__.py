@@ -1,4 +1,4 @@
-"""What a run tells its user: numbers, progress, pictures."""
+"""How far samples are from the data: distances, shares, intervals; numbers, no pictures."""
 
 from diffcurr import lazy
 
