@@ -11,12 +11,12 @@ at the end as many samples as there are images, are compared with all 1,797.
 
 from ml_collections import ConfigDict
 
-from configs import digits
+from diffcurr.config import load
 
 # What decides whether easy-to-hard is faster under DDPM? Each is vanilla against easy_uniform, with this for both.
 VARIANTS = {
     "cosine": {"process": {"schedule": "cosine"}},
-    "v": {"process": {"prediction": "v"}},
+    "v": {"process": {"prediction": {"name": "v"}}},
     "patience": {"steps": 4000, "curriculum": {"patience": 50}},
     "stratified": {"steps": 4000, "curriculum": {"stratified": True}},
     "learning_rate": {"steps": 4000, "optimizer": {"learning_rate": 3e-4}},
@@ -30,20 +30,20 @@ def get_config(study: str = "ddpm") -> ConfigDict:
       study: `ddpm` with all arms; `edm`, `flow` or `ddpm_speed` with vanilla and easy_uniform alone, since the rivals'
         weights and draws are plain DDPM's; or one of `VARIANTS`.
     """
-    config = digits.get_config("ddpm" if study in VARIANTS else study)
+    config = load("digits:ddpm" if study in VARIANTS else f"digits:{study}")
     config.steps = 8000
     config.sample_every = 0
     config.checkpoint_every = 2000
     config.evaluate_every = 800
     config.sampling.guidance = 1.0
     config.evaluation.samples = 1797
-    config.evaluation.resamples = 50  # intervals are over seeds here
+    config.evaluation.metrics.frechet_distance = {"resamples": 50}  # intervals are over seeds here
     config.update(VARIANTS.get(study, {}))
     vanilla = {"curriculum": {"order": "none"}}
     arms = {"vanilla": vanilla, "easy_uniform": {"curriculum": {"clustering": "uniform"}}}
     if study == "ddpm":
         min_snr = {"process": {"weighting": "min_snr"}}
-        speed = {"process": {"distribution": "speed", "weighting": "speed"}}
+        speed = {"process": {"density": "speed", "weighting": "speed"}}
         log_snr = {"curriculum": {"clustering": "log_snr"}}
         relative_entropy = {"curriculum": {"clustering": "relative_entropy"}}
         arms |= {

@@ -16,7 +16,7 @@ this data (docs/evidence/README.md); `ddpm`, `edm` and `flow` are plain, with un
 
 from ml_collections import ConfigDict
 
-from diffcurr.config import outline, set_process
+from diffcurr.config import load
 
 
 def get_config(process: str = "ddpm_speed") -> ConfigDict:
@@ -24,20 +24,11 @@ def get_config(process: str = "ddpm_speed") -> ConfigDict:
     Args:
       process: `ddpm_speed`, `ddpm`, `edm` or `flow`, given behind the file's name.
     """
-    config = outline()
-    set_process(config, process)
+    config = load(f"digits:{process}")
     if process == "edm":
-        config.process.sigma_data = 0.7  # the standard deviation of the pixels is 0.706
+        config.process.prediction.sigma_data = 0.7  # the standard deviation of the pixels is 0.706
     config.dataset.name = "fashion_mnist"
-    config.class_conditional = True
-    with config.unlocked():
-        config.network.update(patch_size=4, hidden_size=128, depth=4, num_heads=4, mlp_ratio=4.0, remat="none")
-        config.network.scan_unroll = 4  # all blocks written out: faster on a CPU
+    config.network.update(patch_size=4, hidden_size=128, depth=4, scan_unroll=4)
     config.steps = 3000
-    config.batch_size = 64
-    config.optimizer.learning_rate = 1e-3
-    config.ema.decay = 0.995
-    config.curriculum.patience = 10
-    config.sampling.update(samples=100, guidance=2.0)
-    config.analysis.convergence.update(intervals=5, seeds=3, steps=300, batch_size=16)  # nine minutes on two CPU cores
+    config.analysis.convergence.update(intervals=5, seeds=3, steps=300)  # nine minutes on two CPU cores
     return config

@@ -9,18 +9,18 @@ passes over 60,000 images nothing can be remembered yet, as it is on digits. Eve
 
 from ml_collections import ConfigDict
 
-from configs import fashion_mnist
+from diffcurr.config import load
 
 
 def get_config() -> ConfigDict:
-    config = fashion_mnist.get_config("ddpm")
+    config = load("fashion_mnist:ddpm")
     config.steps = 2400
     config.sample_every = 0
     config.checkpoint_every = 400
     config.evaluate_every = 400
     config.sampling.update(steps=25, guidance=1.0)
     config.evaluation.samples = 5000
-    config.evaluation.resamples = 50  # intervals are over seeds here
+    config.evaluation.metrics.frechet_distance = {"resamples": 50}  # intervals are over seeds here
     config.compare.seeds = 2
     config.compare.arms = ConfigDict(
         {
@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
             "easy_log_snr_min_snr": {"curriculum": {"clustering": "log_snr"}, "process": {"weighting": "min_snr"}},
             "easy_relative_entropy_speed": {
                 "curriculum": {"clustering": "relative_entropy"},
-                "process": {"distribution": "speed", "weighting": "speed"},
+                "process": {"density": "speed", "weighting": "speed"},
             },
         }
     )

@@ -13,19 +13,16 @@ al. 2022's for FFHQ (appendix F, and the public code's defaults); clusters N = 2
 
 from ml_collections import ConfigDict
 
-from diffcurr.config import edm_unet
+from diffcurr.config import load
 
 
 def get_config() -> ConfigDict:
-    config = edm_unet(
-        "ffhq64",
-        channel_mult=(1, 2, 2, 2),
-        dropout=0.05,
-        augment=0.15,
-        batch_size=256,
-        images=200e6,
-        learning_rate=2e-4,
-        ema_halflife=0.5e6,
-    )
-    config.sampling.update(steps=40)
+    config = load("cifar10")  # EDM's settings that all its data sets share
+    config.dataset.update(name="ffhq64", augment=0.15)
+    config.network.update(channel_mult=(1, 2, 2, 2), dropout=0.05)
+    config.batch_size = 256
+    config.steps = 200_000_000 // config.batch_size
+    config.optimizer.update(learning_rate=2e-4, warmup_steps=10_000_000 // config.batch_size)
+    config.ema.decay = 0.5 ** (config.batch_size / 0.5e6)
+    config.sampling.steps = 40
     return config

@@ -14,20 +14,17 @@ theirs. Clusters N = 20 and patience 200 are Kim et al. 2025's.
 
 from ml_collections import ConfigDict
 
-from diffcurr.config import edm_unet
+from diffcurr.config import load
 
 
 def get_config() -> ConfigDict:
-    config = edm_unet(
-        "imagenet64",
-        channel_mult=(1, 2, 2, 2),
-        dropout=0.10,
-        augment=0.0,
-        batch_size=4096,
-        images=2500e6,
-        learning_rate=1e-4,
-        ema_halflife=50e6,
-    )
-    config.class_conditional = True
-    config.sampling.update(steps=256, churn=(40.0, 0.05, 50.0, 1.003))
+    config = load("cifar10")  # EDM's settings that all its data sets share
+    config.dataset.update(name="imagenet64", augment=0.0)
+    config.conditioning.update(name="class", dropout=0.0)
+    config.network.update(channel_mult=(1, 2, 2, 2), dropout=0.10)
+    config.batch_size = 4096
+    config.steps = round(2_500_000_000 / config.batch_size)
+    config.optimizer.update(learning_rate=1e-4, warmup_steps=round(10_000_000 / config.batch_size))
+    config.ema.decay = 0.5 ** (config.batch_size / 50e6)
+    config.sampling.update(solver={"name": "heun", "churn": (40.0, 0.05, 50.0, 1.003)}, steps=256)
     return config

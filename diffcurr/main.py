@@ -3,29 +3,28 @@
 python -m diffcurr.main --config=configs/digits.py [--job=train] [--workdir=...] [--config.key=value ...]
 """
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
+from diffcurr import jobs
 from diffcurr.errors import UserError
 
-JOBS = ("train", "sample", "evaluate", "analyze", "features", "compare", "plan")  # modules of diffcurr.jobs
-
-_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where the run's files go; runs/NAME or runs/NAME_VARIANT of the config file if not given."
+    "workdir", None, "Where the run's files go; runs/NAME or runs/NAME_VARIANT of the config if not given."
 )
-_JOB = flags.DEFINE_enum("job", "train", JOBS, "What to do.")
+_JOB = flags.DEFINE_enum("job", "train", jobs.JOBS, "What to do.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: host:port of process 0; or auto.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of several processes by hand: how many.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of several processes by hand: which one this is, from 0.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of several processes, announced by flags: how many.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of several processes, announced by flags: which one, from 0.")
 _CONNECT_TIMEOUT = flags.DEFINE_integer("connect_timeout", 60, "Seconds to wait for all processes to be there.")
 _SHARD = flags.DEFINE_string("shard", None, "With --job=compare: this machine's part of the runs, such as 0/2.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "With --job=plan: the chips to plan for, such as v5e:16x16.")
+
+HELP = "A config file or the name of a packaged config, with :VARIANT behind it; --config.KEY=VALUE overrides a value."
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,32 +32,22 @@ def main(argv: Sequence[str]) -> int:
         logging.set_verbosity(logging.WARNING)  # libraries report every file they touch
     if len(argv) > 1:
         raise UserError(f"argument {argv[1]!r} is not a flag: settings are given as --config.key=value")
-    if _CONFIG.value is None:
-        raise UserError("--config is missing: give a config file, such as --config=configs/digits.py")
-    # FILE or FILE:VARIANT, the latter an argument of its get_config.
-    path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    if not os.path.exists(path):
-        raise UserError(f"--config={path}: there is no such file")
-    name = os.path.splitext(os.path.basename(path))[0] + (f"_{variant}" if variant else "")
-    workdir = _WORKDIR.value or os.path.join("runs", name)
     if _TOPOLOGY.value and _JOB.value != "plan":
         raise UserError(f"--topology={_TOPOLOGY.value}: goes with --job=plan")
     if _SHARD.value and _JOB.value != "compare":
         raise UserError(f"--shard={_SHARD.value}: goes with --job=compare")
-    arguments = {}
+    arguments: dict[str, Any] = {}
     if _JOB.value == "compare":
         arguments["shard"] = _SHARD.value
     if _JOB.value == "plan":
         arguments["topology"] = _TOPOLOGY.value
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # read when JAX is imported: no TPU is looked for here
     else:
-        from diffcurr.training import distributed  # only now: it imports JAX
+        from diffcurr.training import distributed  # here and below only now: they import JAX, which takes seconds
 
         distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _CONNECT_TIMEOUT.value)
         if _JOB.value != "train":
             distributed.require_one_process(f"--job={_JOB.value}")
-    job = importlib.import_module(f"diffcurr.jobs.{_JOB.value}")  # only now: jobs import JAX, which takes seconds
-    return job.run(_CONFIG.value, workdir, **arguments)
+    return jobs.start(_JOB.value, flags.FLAGS["config"].value, _WORKDIR.value, **arguments)
 
 
 def cli() -> None:
@@ -71,22 +60,69 @@ def cli() -> None:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
+    """Loads the config that --config names, defines a flag for each of its keys, and parses all flags."""
+    name, rest = _take_config(argv[1:])
+    if name is None:
+        flags.DEFINE_string("config", None, HELP)
+        _parse([argv[0], *rest])  # which shows --help
+        raise UserError("--config is missing: give a config file, or the name of a packaged config: --config=digits")
+    if "--job=plan" in rest:
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # read when JAX is imported: no TPU is looked for here
+    from diffcurr import config as config_lib
+    from diffcurr import experiment, parts  # every part that a config can name
+
+    del experiment
+    config = config_lib.complete(config_lib.load(name))
+    chosen, others = {}, []
+    for argument in rest:
+        key, _, value = argument.lstrip("-").partition("=")
+        section = key.removeprefix("config.").removesuffix(".name")
+        if key.startswith("config.") and section in parts.TABLES and value:
+            chosen[section] = value
+        else:
+            others.append(argument)
+    for section in sorted(chosen, key=lambda section: section.count(".")):  # another part starts from its own defaults
+        config = config_lib.changed(config, config_lib.unflatten({f"{section}.name": chosen[section]}))
+    flags.FLAGS.set_default("workdir", os.path.join("runs", config_lib.run_name(name)))
+    return _parse([argv[0], *others], config)
+
+
+def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """(what --config names, the other arguments)."""
+    name, rest, following = None, [], iter(arguments)
+    for argument in following:
+        flag, equals, value = argument.partition("=")
+        if flag.lstrip("-") == "config" and argument.startswith("-"):
+            name = value if equals else next(following, "")
+        else:
+            rest.append(argument)
+    return name or None, rest
+
+
+def _parse(argv: list[str], config: Any = None) -> list[str]:
     try:
+        if config is not None:
+            from ml_collections import config_flags
+
+            config_flags.DEFINE_config_dict("config", config, help_string=HELP, sys_argv=argv)
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError) as error:
-        # A config file's own mistakes and those in overrides: ml_collections' words, without the stack it puts in them.
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        from diffcurr.config import RENAMED
+
+        # ml_collections' words, without the stack it puts in them.
         cause: object = error
         while isinstance(cause, BaseException) and cause.args:  # some hold another
             cause = cause.args[0]
         text = str(cause)
         if "Traceback (most recent call last)" in text:
             text = text.strip().splitlines()[-1].removeprefix("ValueError: ")
-        # Of an unknown key they name one part alone, and one that is similar, if any is.
+        # For an unknown key they name one part alone, and one that is similar, if there is one.
         key, _, suggestion = text.partition("\n")
         for flag in (argument.partition("=")[0] for argument in argv):
             if flag.startswith("--config.") and key.strip("'") in flag.split("."):
-                remedy = suggestion or "What a part takes beside the keys that its config has is set in a config file."
-                text = f"{flag}: the config has no such key. {remedy}"
+                new = RENAMED.get(flag.removeprefix("--config."))
+                suggestion = f"It is now {' and '.join(new)}." if new else suggestion
+                text = f"{flag}: the config has no such key. {suggestion or 'docs/configuration.md lists them all.'}"
         raise UserError(" ".join(text.split())) from error
 
 

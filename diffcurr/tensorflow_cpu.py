@@ -1,4 +1,4 @@
-"""TensorFlow, on the CPU alone and only where it is needed: TFDS prepares data with it, clu writes events with it."""
+"""TensorFlow, on the CPU alone and only where TFDS prepares a data set with it; the extra `tfds` installs it."""
 
 import os
 from types import ModuleType

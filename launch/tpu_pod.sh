@@ -2,7 +2,7 @@
 # A run on a Cloud TPU slice, from your own machine, by a queued resource.
 #
 #   export ZONE=us-central1-a TYPE=v6e-16 RUNTIME=v2-alpha-tpuv6e
-#   launch/tpu_pod.sh run --config=configs/imagenet256_dit_xl_2.py --config.mesh.fsdp=16 --workdir=gs://BUCKET/xl
+#   launch/tpu_pod.sh run --config=configs/imagenet256.py:dit_xl_2 --config.mesh.fsdp=16 --workdir=gs://BUCKET/xl
 #   launch/tpu_pod.sh tail      # what the run says, from anywhere
 #   launch/tpu_pod.sh delete    # what you no longer pay for
 #

@@ -13,7 +13,8 @@
 #
 # **Question.** A network trained on one interval of noise levels alone: does it converge faster where there is more
 # noise? This is the observation behind easy-to-hard training. Here ten networks are trained on ten intervals of $u$
-# (0 clean, 1 noise), all at once: the ordinary train step, vmapped over ten masks with a single active cluster.
+# (0 clean, 1 noise), all at once: the ordinary train step, vmapped over the weights of the clusters, 1 for one cluster
+# and 0 for the others.
 #
 # Losses at different noise levels do not compare: the error of guessing the noise is small where the picture is almost
 # all noise. So each curve is normalised by its own start and end,
@@ -25,9 +26,6 @@
 
 # %%
 import os
-import sys
-
-sys.path.insert(0, "..")  # the package, from its own folder
 
 # %matplotlib inline
 import jax
@@ -37,8 +35,8 @@ from flax import nnx
 from IPython.display import Markdown
 from sklearn.datasets import load_digits
 
-from configs.digits import get_config
-from diffcurr import experiment as experiment_lib
+import diffcurr
+from diffcurr.batch import Batch
 from diffcurr.curriculum import clusters
 from diffcurr.difficulty.convergence import train_intervals
 from diffcurr.reporting import figures
@@ -46,15 +44,15 @@ from diffcurr.reporting.difficulty import describe_convergence
 from diffcurr.training.state import split_network
 
 SMALL = "DIFFCURR_SMALL" in os.environ  # how the tests run it
-config = get_config("ddpm")
+config = diffcurr.config.load("digits:ddpm")
 if SMALL:
     config.network.update(hidden_size=8, depth=1, num_heads=1, patch_size=4, scan_unroll=1)
-experiment = experiment_lib.from_config(config, jax.devices()[:1])
+experiment = diffcurr.experiment.from_config(config, jax.devices()[:1])
 digits = load_digits()
-data = {
-    "image": jnp.asarray(digits.images[..., None] / 8 - 1, jnp.float32),
-    "label": jnp.asarray(digits.target, jnp.int32),
-}
+data = Batch(
+    x=jnp.asarray(digits.images[..., None] / 8 - 1, jnp.float32),  # in [-1, 1]
+    condition={"label": jnp.asarray(digits.target, jnp.int32)},
+)
 intervals = clusters.uniform(3 if SMALL else 10)
 
 convergence = train_intervals(

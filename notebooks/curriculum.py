@@ -11,30 +11,27 @@
 # %% [markdown]
 # # What does a curriculum look like?
 #
-# **Question.** Which noise levels does each order and each pacing train, and when? The curriculum is a mask over
-# clusters of noise levels; at every step $u$ is drawn uniformly from the active ones,
+# **Question.** Which noise levels does each rule and each order train, and when? The curriculum is a weight $w_k\ge0$
+# for each cluster $[e_{k-1}, e_k)$ of noise levels; at every step $u$ is drawn with a density that is proportional to
+# the weight of the cluster it lies in,
 #
-# $$u \sim \mathcal U\Big(\bigcup_{k\,:\,\text{mask}_k} [e_{k-1}, e_k)\Big),\qquad 0=e_0<\dots<e_N=1,$$
+# $$p(u) = \frac{w_k}{\sum_j w_j\,(e_j-e_{j-1})}\quad\text{for } u\in[e_{k-1}, e_k),\qquad 0=e_0<\dots<e_N=1,$$
 #
-# and a rule moves to the next stage: *patience* (the loss has not improved for more than $\tau$ steps) or *fixed*
-# lengths. Every picture below comes from the real train step on digits, with a small network; each setting is the same
-# compiled program with another configuration.
+# and a rule decides the next weights. Under the paper's rules they are 1 for the active clusters and 0 for the others;
+# the next stage begins by *patience* (the loss has not improved for more than $\tau$ steps) or after *fixed* lengths.
+# Every picture below comes from the real train step on digits, with a small network.
 
 # %%
 import os
-import sys
-
-sys.path.insert(0, "..")  # the package, from its own folder
 
 # %matplotlib inline
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
-from configs.digits import get_config
-from diffcurr import experiment as experiment_lib
+import diffcurr
 from diffcurr.curriculum import clusters, quantiles
-from diffcurr.data import pipeline, sources
+from diffcurr.data import pipeline
 
 SMALL = "DIFFCURR_SMALL" in os.environ  # how the tests run it
 steps = 30 if SMALL else 400
@@ -45,34 +42,39 @@ settings = {
     "random": {"order": "random"},
     "none (vanilla)": {"order": "none"},
     "one cluster at a time": {"accumulate": False},
-    "fixed stages of 20 steps": {"pacing": "fixed", "steps_per_stage": (20,)},
+    "fixed stages of 20 steps": {"name": "fixed", "steps_per_stage": (20,)},
     "the best loss never reset": {"reset_best": False},
     "u stratified over the batch": {"stratified": True},
 }
 if SMALL:
     settings = {name: settings[name] for name in ("hard to easy", "fixed stages of 20 steps")}
-masks, losses = {}, {}
+small = {
+    "network": {"hidden_size": 16, "depth": 1, "num_heads": 2, "patch_size": 4, "scan_unroll": 1},
+    "curriculum": {"clusters": 10, "patience": 1 if SMALL else 5},
+}
+digits = diffcurr.experiment.from_config(diffcurr.config.load("digits:ddpm")).config  # with every setting
+shared = diffcurr.config.changed(digits, small)
+weights, losses = {}, {}
 for name, setting in settings.items():
-    config = get_config("ddpm")
-    config.network.update(hidden_size=16, depth=1, num_heads=2, patch_size=4, scan_unroll=1)
-    config.curriculum.update(clusters=10, patience=1 if SMALL else 5, **setting)
-    experiment = experiment_lib.from_config(config, jax.devices()[:1])
-    dataset = pipeline.make_dataset(sources.open_source(experiment.dataset), experiment.dataset, batch_size=64, seed=0)
+    config = diffcurr.config.changed(shared, {"curriculum": setting})
+    experiment = diffcurr.experiment.from_config(config, jax.devices()[:1])
+    source, condition_of = experiment.open_source(), experiment.conditioning.of
+    dataset = pipeline.make_dataset(source, experiment.dataset, condition_of, batch_size=64, seed=0)
     compiled, state = experiment.compiled, experiment.init_state()
-    mask, history = compiled.initial_mask(state), []
+    now, history = compiled.initial_weights(state), []
     for step in range(steps):
         batch = jax.device_put(dataset[step], compiled.batch_sharding)
-        state, next_mask, metrics = compiled.step(state, batch, mask)
-        history.append((mask, metrics.loss))
-        mask = next_mask
-    masks[name], losses[name] = (np.asarray(jax.device_get(part)) for part in zip(*history, strict=True))
+        state, following, metrics = compiled.step(state, batch, now)
+        history.append((now, metrics.loss))
+        now = following
+    weights[name], losses[name] = (np.asarray(jax.device_get(part)) for part in zip(*history, strict=True))
 
 # %%
 figure, axes = plt.subplots(4, 4, figsize=(15, 11), layout="constrained", height_ratios=(2, 1, 2, 1), sharex=True)
 for i, name in enumerate(settings):
     upper, lower = axes[i // 4 * 2, i % 4], axes[i // 4 * 2 + 1, i % 4]
     shown = dict(origin="lower", extent=(0, steps, 0, 1), aspect="auto", interpolation="nearest")
-    upper.imshow(masks[name].T, cmap="Blues", vmin=0, vmax=1.3, **shown)
+    upper.imshow(weights[name].T, cmap="Blues", vmin=0, vmax=1.3, **shown)
     upper.set(title=name, ylabel="u (0 clean, 1 noise)" if i % 4 == 0 else None)
     lower.plot(losses[name], linewidth=0.8)
     lower.set(xlabel="step", ylim=(0, 1.1), ylabel="loss of the step" if i % 4 == 0 else None)
@@ -88,16 +90,17 @@ plt.show()
 #
 # ## The draw
 #
-# There is no rejection and no changing shape: a uniform $v$ is scaled to the active width and moved up by the inactive
-# width below it. With all clusters active the draw *is* $v$, bit for bit, so vanilla training is a setting.
+# There is no rejection and no changing shape: a uniform $v$ is scaled to the total weighted width, and the cumulative
+# weighted widths are inverted there. Where all weights are 0 or 1 that moves the scaled $v$ up by the inactive width
+# below it. With all clusters active the draw *is* $v$, bit for bit, so vanilla training is a setting.
 
 # %%
 edges, key = clusters.uniform(5), jax.random.key(0)
-figure, axes = plt.subplots(1, 3, figsize=(13, 3), layout="constrained", sharey=True)
-for axis, active in zip(axes, ([0, 0, 0, 0, 1], [0, 1, 0, 1, 1], [1, 1, 1, 1, 1]), strict=True):
-    u = quantiles.masked_quantiles(key, np.array(active, bool), edges, 20_000)
+figure, axes = plt.subplots(1, 4, figsize=(15, 3), layout="constrained", sharey=True)
+for axis, some in zip(axes, ([0, 0, 0, 0, 1], [0, 1, 0, 1, 1], [1, 1, 1, 1, 1], [0.25, 0.5, 1, 2, 1]), strict=True):
+    u = quantiles.draw(key, np.array(some, np.float32), edges, 20_000)
     axis.hist(u, bins=50, range=(0, 1))
-    axis.set(title=f"active: {active}", xlabel="u")
+    axis.set(title=f"weights: {some}", xlabel="u")
 plt.show()
-everything = quantiles.masked_quantiles(key, np.ones(5, bool), edges, 20_000)
+everything = quantiles.draw(key, np.ones(5, np.float32), edges, 20_000)
 print("all active equals the plain draw bit for bit:", bool(np.all(everything == jax.random.uniform(key, (20_000,)))))

@@ -24,9 +24,6 @@
 
 # %%
 import os
-import sys
-
-sys.path.insert(0, "..")  # the package, from its own folder
 
 # %matplotlib inline
 import jax

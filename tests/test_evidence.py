@@ -1,4 +1,4 @@
-"""The committed reports are what the committed results say."""
+"""If these fail, the committed reports are not what the committed results say."""
 
 import pathlib
 import shutil

@@ -1,4 +1,4 @@
-"""Imports between the rooms run one way, so that a room can be read, and used, without those above it."""
+"""If these fail, imports no longer run one way: a room cannot be read, or used, without those above it."""
 
 import ast
 import graphlib
@@ -9,13 +9,26 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "diffcurr"
 TIERS = (
     ("main",),
     ("jobs",),
+    ("run",),
     ("experiment",),
     ("training", "sampling", "difficulty", "planning", "reporting"),
-    ("data", "metrics"),
-    ("processes", "networks", "pretrained", "curriculum"),
-    ("atomic_file", "axes", "config", "errors", "lazy", "tensorflow_cpu"),
+    ("data", "metrics", "codecs"),
+    ("processes", "networks", "conditioning", "pretrained", "curriculum"),
+    ("atomic_file", "batch", "config", "errors", "lazy", "parts", "tensorflow_cpu"),
 )
 LEVEL = {room: level for level, tier in enumerate(TIERS) for room in tier}
+
+
+def names_imported(file: pathlib.Path) -> set[str]:
+    """The dotted name of everything that a file imports, wherever in the file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}: a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
 
 
 def imports() -> set[tuple[str, str]]:
@@ -23,16 +36,10 @@ def imports() -> set[tuple[str, str]]:
     found = set()
     for file in PACKAGE.rglob("*.py"):
         room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            for name in names:
-                package, *path = name.split(".")
-                if package == "diffcurr" and path[0] != room and room != "__init__":
-                    found.add((room, path[0]))
+        for name in names_imported(file):
+            package, *path = name.split(".")
+            if package == "diffcurr" and path[0] != room and room != "__init__":
+                found.add((room, path[0]))
     return found
 
 
@@ -59,3 +66,26 @@ def test_the_lowest_rooms_know_nothing_of_each_other() -> None:
 
 def test_the_curriculum_stands_alone() -> None:
     assert not {other for room, other in imports() if room == "curriculum"}
+
+
+def test_what_every_room_may_import_needs_little() -> None:
+    """Of the lowest files only the configs' know others: the parts and the errors."""
+    bottom = set(TIERS[-1])
+    allowed = {("config", "parts"), ("config", "errors"), ("parts", "errors")}
+    assert {(room, other) for room, other in imports() if {room, other} <= bottom} == allowed
+
+
+def test_no_job_imports_another() -> None:
+    """Nor reaches one through the package, which loads its modules when they are named."""
+    files = sorted((PACKAGE / "jobs").glob("*.py"))
+    names = {file.stem for file in files} - {"__init__"}
+    assert len(names) > 5
+    for file in files:
+        imported = {name for name in names_imported(file) if name.startswith("diffcurr.jobs.")}
+        assert not imported, f"{file.name} imports {imported}"
+        reached = [
+            node.attr
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "jobs"
+        ]
+        assert not names & set(reached), f"{file.name} uses {reached} of the other jobs"

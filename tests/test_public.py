@@ -1,4 +1,4 @@
-"""What `import diffcurr` offers, and what it costs."""
+"""If these fail, `import diffcurr` offers less than a notebook needs, or costs more than it should."""
 
 import pathlib
 import re

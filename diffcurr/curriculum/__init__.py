@@ -6,6 +6,8 @@ This package imports nothing else of diffcurr, so another trainer can use it alo
 Method: Kim, Go, Kwon, Kim, "Denoising Task Difficulty-based Curriculum for Training Diffusion Models", ICLR 2025.
 """
 
-from diffcurr.curriculum import clusters, pacing, quantiles
+from diffcurr.curriculum import clusters, quantiles, rules
+from diffcurr.curriculum.clusters import CLUSTERINGS
+from diffcurr.curriculum.rules import RULES
 
-__all__ = ["clusters", "pacing", "quantiles"]
+__all__ = ["CLUSTERINGS", "RULES", "clusters", "quantiles", "rules"]

@@ -5,7 +5,10 @@ Every function here returns ``edges``, float64 of shape [n + 1] with 0 = edges[0
 They run once, before training, in NumPy float64.
 """
 
+import abc
+import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -30,19 +33,19 @@ def by_log_snr(log_snr: Float[np.ndarray, " timestep"], n: int) -> Float[np.ndar
     programming in O(n T^2).
 
     Args:
-      log_snr: log(alpha^2 / sigma^2) at T equally likely timesteps, strictly falling; timestep t covers the
-        quantiles [t / T, (t + 1) / T).
+      log_snr: log(alpha^2 / sigma^2) at T equally likely timesteps, falling (neighbours may be equal, where one
+        timestep is more likely than others); timestep t covers the quantiles [t / T, (t + 1) / T).
       n: number of clusters, 1 <= n <= T.
 
     Raises:
-      ValueError: if n is outside 1..T, or log_snr is not finite and strictly falling.
+      ValueError: if n is outside 1..T, or log_snr is not finite or does not fall.
     """
     s = np.asarray(log_snr, dtype=np.float64)
     num_timesteps = len(s)
     if not 1 <= n <= num_timesteps:
         raise ValueError(f"clusters = {n}: choose between 1 and the {num_timesteps} timesteps that there are")
-    if not np.all(np.isfinite(s)) or not np.all(np.diff(s) < 0):
-        raise ValueError("log_snr must be finite and fall strictly from the first timestep to the last")
+    if not np.all(np.isfinite(s)) or not np.all(np.diff(s) <= 0) or (num_timesteps > 1 and s[0] == s[-1]):
+        raise ValueError("log_snr must be finite and fall from the first timestep to the last")
 
     # cost[a, b] of one cluster a..b, inclusive, from prefix sums: what lies before the median has the larger s.
     prefix = np.concatenate([[0.0], np.cumsum(s)])
@@ -128,3 +131,91 @@ def from_edges(edges: Sequence[float | int]) -> Float[np.ndarray, " edge"]:
             f"edges = {list(edges)}: they must rise strictly, but {edges[k]} is followed by {edges[k + 1]}"
         )
     return result
+
+
+class Clustering(abc.ABC):
+    """How the clusters are found, as a part of a config."""
+
+    needs_curve: ClassVar[bool] = False
+    """Whether the edges follow from the relative entropy of consecutive marginals, which has to be measured first."""
+
+    @abc.abstractmethod
+    def edges(
+        self,
+        n: int,
+        log_snr: Float[np.ndarray, " timestep"],
+        curve: Float[np.ndarray | Array, " pair"] | None = None,
+    ) -> Float[np.ndarray, " edge"]:
+        """The edges of n clusters.
+
+        Args:
+          log_snr: at the process's T equally likely noise levels, falling.
+          curve: relative entropy of consecutive marginals at levels 1..T-1, in nats; only where `needs_curve`.
+
+        Raises:
+          ValueError: if there are no such clusters.
+        """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Uniform(Clustering):
+    """Clusters of equal width in u (`uniform`)."""
+
+    def edges(self, n: int, log_snr: np.ndarray, curve: np.ndarray | Array | None = None) -> Float[np.ndarray, " edge"]:
+        return uniform(n)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogSNR(Clustering):
+    """Clusters whose members lie closest to their centre in log-SNR (`by_log_snr`)."""
+
+    def edges(self, n: int, log_snr: np.ndarray, curve: np.ndarray | Array | None = None) -> Float[np.ndarray, " edge"]:
+        return by_log_snr(log_snr, n)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RelativeEntropy(Clustering):
+    """Clusters with equal shares of the relative entropy of consecutive marginals (`by_relative_entropy`).
+
+    Attributes:
+      power: the curve is raised to it first.
+    """
+
+    power: float = 1.0
+    needs_curve = True
+
+    def __post_init__(self) -> None:
+        if not self.power > 0:
+            raise ValueError(f"power = {self.power}: must be above 0")
+
+    def edges(self, n: int, log_snr: np.ndarray, curve: np.ndarray | Array | None = None) -> Float[np.ndarray, " edge"]:
+        if curve is None:
+            raise ValueError("clusters by relative entropy need the curve, which has not been measured")
+        # Sampling may leave a measured curve a little below 0 where it is tiny.
+        return by_relative_entropy(np.maximum(np.asarray(curve), 0.0), n, power=self.power)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Edges(Clustering):
+    """Clusters at given edges.
+
+    Attributes:
+      at: the edges, 0 = edges[0] < ... < edges[N] = 1.
+    """
+
+    at: Sequence[float | int] = ()
+
+    def edges(self, n: int, log_snr: np.ndarray, curve: np.ndarray | Array | None = None) -> Float[np.ndarray, " edge"]:
+        found = from_edges(self.at)
+        if len(found) != n + 1:
+            raise ValueError(f"at = {tuple(self.at)}: clusters = {n} needs {n + 1} edges")
+        return found
+
+
+CLUSTERINGS: dict[str, type[Clustering]] = {
+    "uniform": Uniform,
+    "log_snr": LogSNR,
+    "relative_entropy": RelativeEntropy,
+    "edges": Edges,
+}
+"""`curriculum.clustering.name` in a config -> the class."""

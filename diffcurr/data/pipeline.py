@@ -5,26 +5,27 @@ of B, so the global batch is the same for any number of processes, and the state
 count of global batches, the same on every process.
 """
 
-import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grain
 import numpy as np
-from jaxtyping import Float, Int
 
-from diffcurr.data.sources import DatasetInfo, Source
+from diffcurr.batch import Batch
+from diffcurr.data.datasets import Dataset
+from diffcurr.data.sources import Source
 
-Batch = dict[str, Any]
-"""{"image": float32 [B, H, W, C], pixels in [-1, 1]; "label": int32 [B]}."""
+ConditionOf = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""Stored examples, {"image", "label", ...} with a leading axis -> what the network is told (`Conditioning.of`)."""
 
 
 def make_dataset(
     source: Source,
-    info: DatasetInfo,
+    dataset: Dataset,
+    condition_of: ConditionOf,
     *,
     batch_size: int,
     seed: int,
-    flip: bool = True,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.MapDataset:
@@ -32,13 +33,12 @@ def make_dataset(
 
     Args:
       batch_size: global; must be divisible by process_count.
-      flip: mirror images at random, where the data set allows it (`info.flip`).
     """
-    dataset = _drawn(grain.MapDataset.source(source).seed(seed).shuffle().repeat(), info)
-    if flip and info.flip:
-        dataset = dataset.random_map(_flip)
-    dataset = dataset.batch(batch_size // process_count, drop_remainder=True)[process_index::process_count]
-    return dataset.map(lambda batch: to_model_range(batch, info.max_value))
+    examples = dataset.drawn(grain.MapDataset.source(source).seed(seed).shuffle().repeat())
+    if dataset.flip:
+        examples = examples.random_map(_flip)
+    batches = examples.batch(batch_size // process_count, drop_remainder=True)[process_index::process_count]
+    return batches.map(lambda examples: Batch(dataset.scaled(examples["image"]), condition_of(examples)))
 
 
 def make_iterator(dataset: grain.MapDataset, *, threads: int = 2, prefetch: int = 16) -> grain.DatasetIterator:
@@ -50,35 +50,12 @@ def make_iterator(dataset: grain.MapDataset, *, threads: int = 2, prefetch: int 
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))
 
 
-def load(source: Source, info: DatasetInfo, number: int, seed: int) -> Batch:
+def load(source: Source, dataset: Dataset, condition_of: ConditionOf, number: int, seed: int) -> Batch:
     """`number` examples, or all if there are fewer, as one batch in memory; which ones depends on the seed alone."""
-    dataset = _drawn(grain.MapDataset.source(source).seed(seed).shuffle()[:number], info).batch(256)
-    parts = list(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)))
-    return to_model_range({key: np.concatenate([p[key] for p in parts]) for key in ("image", "label")}, info.max_value)
-
-
-def to_model_range(batch: Batch, max_value: float | None) -> Batch:
-    """Scales pixels from [0, max_value] to [-1, 1], where there is one, and keeps what training uses."""
-    images: Float[np.ndarray, "..."] = np.asarray(batch["image"], np.float32)
-    labels: Int[np.ndarray, "..."] = np.asarray(batch["label"], np.int32)
-    if max_value is not None:
-        images = images * np.float32(2.0 / max_value) - np.float32(1.0)
-    return {"image": images, "label": labels}
-
-
-def _drawn(dataset: grain.MapDataset, info: DatasetInfo) -> grain.MapDataset:
-    """With latents drawn where the source gives their means and standard deviations."""
-    if info.max_value is not None:
-        return dataset
-    return dataset.random_map(functools.partial(_sample_latent, channels=info.channels))
-
-
-def _sample_latent(example: dict[str, Any], rng: np.random.Generator, channels: int) -> dict[str, Any]:
-    image: Float[np.ndarray, "height width channel"] = example["image"]
-    if image.shape[-1] == channels:
-        return example
-    noise = rng.standard_normal((*image.shape[:-1], channels), np.float32)
-    return {**example, "image": image[..., :channels] + image[..., channels:] * noise}
+    examples = dataset.drawn(grain.MapDataset.source(source).seed(seed).shuffle()[:number]).batch(256)
+    read = list(examples.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)))
+    whole = {key: np.concatenate([part[key] for part in read]) for key in read[0]}
+    return Batch(dataset.scaled(whole["image"]), condition_of(whole))
 
 
 def _flip(example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:

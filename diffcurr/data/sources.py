@@ -1,10 +1,9 @@
-"""Where examples come from: arrays in memory, TFDS builders prepared once as array_record files, the user's files.
+"""Where examples come from: arrays in memory, or TFDS builders, prepared once as array_record files.
 
 A source is anything with `len` and integer indexing that gives {"image": [H, W, C], "label": int}; reading one never
 imports TensorFlow. Only preparing a TFDS data set does.
 """
 
-import dataclasses
 import os
 import socket
 import sys
@@ -17,53 +16,11 @@ import grain
 import numpy as np
 from etils import epath
 
-from diffcurr.data.files import ImageFiles, LatentFiles
 from diffcurr.errors import UserError
 from diffcurr.tensorflow_cpu import import_tensorflow
 
 Source: TypeAlias = grain.sources.RandomAccessDataSource
 """`len` and integer indexing; here each item is {"image": [H, W, C], "label": int}."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetInfo:
-    """What the rest of the program must know of a data set before it reads one example.
-
-    Attributes:
-      name: as in `dataset.name`.
-      image_size: height and width.
-      channels: number of channels.
-      num_classes: number of labels; 0 for none.
-      max_value: the largest pixel value; images are scaled from [0, max_value] to [-1, 1]. None for an autoencoder's
-        latents, which are left as they are.
-      flip: whether a mirrored image is still one of the data set (not so for digits, nor for Fashion-MNIST, whose
-        shoes all point left).
-      builder: name of the TFDS builder, where there is one.
-      files: whether the user brings it, as a folder or zip of files.
-    """
-
-    name: str
-    image_size: int
-    channels: int
-    num_classes: int
-    max_value: float | None
-    flip: bool
-    builder: str = ""
-    files: bool = False
-
-
-DATASETS = {
-    info.name: info
-    for info in (
-        DatasetInfo("digits", 8, 1, 10, 16.0, flip=False),
-        DatasetInfo("fashion_mnist", 28, 1, 10, 255.0, flip=False, builder="fashion_mnist"),
-        DatasetInfo("cifar10", 32, 3, 10, 255.0, flip=True, builder="cifar10"),
-        DatasetInfo("ffhq64", 64, 3, 0, 255.0, flip=True, files=True),
-        DatasetInfo("imagenet64", 64, 3, 1000, 255.0, flip=True, files=True),
-        DatasetInfo("ffhq256_latents", 32, 4, 0, None, flip=False, files=True),
-        DatasetInfo("imagenet256_latents", 32, 4, 1000, None, flip=False, files=True),
-    )
-}
 
 
 class ArraySource:
@@ -82,53 +39,40 @@ class ArraySource:
         return f"ArraySource({len(self)} images of shape {self._images.shape[1:]})"
 
 
-def open_source(
-    info: DatasetInfo, split: str = "train", data_dir: str | None = None, *, latent_scale: float = 1.0
-) -> Source:
-    """Opens a split, preparing the data set first if it is not there.
+class Part:
+    """Some examples of a source."""
 
-    Args:
-      info: one of DATASETS.
-      split: as TFDS names it; `digits` has `train` alone: all its 1,797 images. Of the user's files, the folder of
-        that name under `data_dir` where there is one; otherwise they are `train`.
-      data_dir: where prepared data sets lie, TFDS's own default if None; the user's folder or zip.
-      latent_scale: what latents are multiplied by.
+    def __init__(self, source: Source, indices: np.ndarray):
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._source[int(self._indices[index])]
+
+    def __repr__(self) -> str:
+        return f"Part({len(self)} of {self._source!r})"
+
+
+def open_tfds(name: str, split: str, data_dir: str) -> Source:
+    """A split of a TFDS builder, which is prepared as array_record files first if it is not there.
 
     Raises:
-      UserError: if the data set is neither prepared nor can its files be had, or there is no such split.
+      UserError: if TFDS is not installed, the data set is neither prepared nor can its files be had, or there is no
+        such split.
     """
-    if info.files:
-        return _open_files(info, split, data_dir, latent_scale)
-    if not info.builder:
-        if split != "train":
-            raise UserError(f"dataset.split = {split!r}: {info.name} has one split, 'train'")
-        from sklearn.datasets import load_digits  # only here: it costs a second
+    try:
+        import tensorflow_datasets as tfds  # only here: it costs a second, and a bare installation lacks it
+    except ModuleNotFoundError as error:
+        raise UserError(f"data set {name} needs {error.name}: pip install 'diffcurr[tfds]'") from error
 
-        digits = load_digits()
-        return ArraySource(digits.images[..., None].astype(np.uint8), digits.target.astype(np.int32))
-
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder(info.builder, data_dir=data_dir or None, file_format="array_record")
+    builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
     if not builder.data_path.exists():
         prepare(builder)
     if split.split("[")[0] not in builder.info.splits:
-        raise UserError(f"dataset.split = {split!r}: {info.name} has {', '.join(sorted(builder.info.splits))}")
+        raise UserError(f"dataset.split = {split!r}: {name} has {', '.join(sorted(builder.info.splits))}")
     return builder.as_data_source(split=split)
-
-
-def _open_files(info: DatasetInfo, split: str, data_dir: str | None, latent_scale: float) -> Source:
-    if not data_dir:
-        what = "latents (.npy)" if info.max_value is None else "images"
-        raise UserError(f"dataset.data_dir is missing: {info.name} is brought by you, a folder or zip of {what}")
-    path = epath.Path(data_dir)
-    if (path / split).is_dir():
-        path = path / split
-    elif split != "train":
-        raise UserError(f"dataset.split = {split!r}: there is no folder {path / split}")
-    if info.max_value is None:
-        return LatentFiles(path, info.image_size, info.channels, latent_scale, info.num_classes)
-    return ImageFiles(path, info.image_size, info.num_classes)
 
 
 def prepare(builder: Any) -> None:

@@ -1,8 +1,9 @@
-"""How fast each noise level is learned: the paper's other observation, from networks that see one interval alone.
+"""How fast each noise level is learned: the paper's other observation.
 
-K networks are trained at once, each on one interval of noise levels: the train step, vmapped over K masks with one
-cluster each (and over seeds), so there is one program to compile. Within a seed they start from the same parameters
-and see the same images and noise; only the noise level differs.
+The noise levels u in [0, 1) are divided into K u-intervals, and K networks are trained, each on the noise levels of one
+u-interval. All are trained at once, by the train step vmapped over K curriculum weights and over seeds, so there is one
+program to compile. Networks with the same seed start from the same parameters and see the same images and the same
+noise; only their noise levels differ.
 """
 
 import dataclasses
@@ -15,22 +16,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from diffcurr.curriculum.pacing import PacingConfig
+from diffcurr.batch import Batch
+from diffcurr.curriculum.rules import Patience
 from diffcurr.training.randomness import step_key, stream_key
 from diffcurr.training.state import TrainState, init_state
-from diffcurr.training.step import Batch, StepConfig, draw, microbatch_loss, train_step
+from diffcurr.training.step import StepConfig, draw, microbatch_loss, train_step
 
 
 class Convergence(NamedTuple):
-    """Losses of networks trained on one interval each.
+    """Losses of networks that were each trained on one u-interval.
 
     Attributes:
-      steps: optimizer steps taken at each evaluation; the first is 0.
-      loss: of each network on its own interval, on examples, noise levels and noise fixed per seed.
+      steps: number of optimizer steps before each evaluation; the first is 0.
+      loss: loss of each network on its u-interval. All evaluations of a seed use the same examples, noise levels and
+        noise.
     """
 
     steps: Int[np.ndarray, " evaluation"]
-    loss: Float[np.ndarray, "seed interval evaluation"]
+    loss: Float[np.ndarray, "seed u_interval evaluation"]
 
 
 def train_intervals(
@@ -46,57 +49,65 @@ def train_intervals(
     num_evaluated: int = 128,
     report: Callable[[int, int], None] | None = None,
 ) -> Convergence:
-    """Trains one network for each interval of `edges` and each seed, all at once, and evaluates them on the way.
+    """Trains one network for each u-interval and each seed, all at once, and evaluates them during training.
 
     Args:
-      config: of the train step; its pacing, edges and seed are replaced, microbatches taken as one.
-      init_params: a network's first parameters from a key.
-      data: all examples: `image` float [M, H, W, C], `label` int [M]. Batches are drawn with replacement.
-      edges: of the intervals, in u.
-      steps: optimizer steps of each network, a multiple of `evaluate_every`.
-      batch_size: of each network.
-      num_evaluated: examples in each evaluation, drawn from `data`; u is stratified over the interval.
+      config: settings of the train step. Its rule, edges and seed are replaced, and batches are not split into
+        microbatches.
+      init_params: makes the initial parameters of a network from a random key.
+      data: all examples. Batches are drawn from them with replacement.
+      edges: edges of the u-intervals.
+      seeds: seeds of the runs.
+      steps: number of optimizer steps of each network, a multiple of `evaluate_every`.
+      batch_size: number of examples in each batch of each network.
+      evaluate_every: number of steps between evaluations.
+      num_evaluated: number of examples in each evaluation, drawn from `data`. Their noise levels are stratified over
+        the u-interval.
       report: called with (steps done, steps in all) after each evaluation.
 
     Raises:
-      ValueError: if a number is below 1, or steps is no multiple of evaluate_every.
+      ValueError: if a number is below 1, or `steps` is not a multiple of `evaluate_every`.
+      FloatingPointError: if a loss is not finite.
     """
     num_intervals = len(edges) - 1
     check_numbers(
         intervals=num_intervals, seeds=len(seeds), steps=steps, batch_size=batch_size, evaluate_every=evaluate_every
     )
-    masks = jnp.eye(num_intervals, dtype=bool)
-    alone = dataclasses.replace(
-        config, pacing=PacingConfig(clusters=num_intervals, order="none"), edges=edges, microbatches=1
+    one_cluster_each = jnp.eye(num_intervals)
+    if config.codec is not None:  # `data` are encoded already, and augmentations apply to pixels
+        config = dataclasses.replace(config, codec=None, augment=0.0)
+    step_config = dataclasses.replace(
+        config, rule=Patience(clusters=num_intervals, order="none"), edges=edges, microbatches=1
     )
 
-    def some(seed: Array, stream: str, step: int | Array, number: int) -> Batch:
-        index = jax.random.randint(step_key(seed, stream, step), (number,), 0, len(data["image"]))
-        return {name: rows[index] for name, rows in data.items()}
+    def draw_batch(seed: Array, stream: str, step: int | Array, number: int) -> Batch:
+        index = jax.random.randint(step_key(seed, stream, step), (number,), 0, len(data.x))
+        return jax.tree.map(lambda examples: examples[index], data)
 
     def init(seed: Array) -> TrainState:
-        first = init_state(init_params(stream_key(seed, "parameters")), alone.optimizer, alone.pacing)
+        first = init_state(init_params(stream_key(seed, "parameters")), step_config.optimizer, step_config.rule)
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_intervals, *x.shape)), first)
 
     def advance(seed: Array, states: TrainState) -> TrainState:
-        seeded = dataclasses.replace(alone, seed=seed)
+        seeded = dataclasses.replace(step_config, seed=seed)
 
         def step(states: TrainState, _: None) -> tuple[TrainState, None]:
-            batch = some(seed, "interval batch", states.step[0], batch_size)
+            batch = draw_batch(seed, "interval batch", states.step[0], batch_size)
             one = functools.partial(train_step, config=seeded)
-            return jax.vmap(one, in_axes=(0, None, 0))(states, batch, masks)[0], None
+            return jax.vmap(one, in_axes=(0, None, 0))(states, batch, one_cluster_each)[0], None
 
         return jax.lax.scan(step, states, length=evaluate_every)[0]
 
-    def evaluate(seed: Array, states: TrainState) -> Float[Array, " interval"]:
-        stratified = dataclasses.replace(alone, seed=seed, stratified=True, class_dropout=0.0)
-        batch = some(seed, "interval evaluation", 0, num_evaluated)
+    def evaluate(seed: Array, states: TrainState) -> Float[Array, " u_interval"]:
+        stratified = dataclasses.replace(step_config, seed=seed, stratified=True)
+        batch = draw_batch(seed, "interval evaluation", 0, num_evaluated)
 
-        def loss(params: Any, mask: Array) -> Array:
-            draws = draw(stratified, jnp.int32(-1), 0, mask, batch["image"].shape)  # no training step's draws
-            return microbatch_loss(params, stratified, batch, draws)[0]
+        def loss(params: Any, weights: Array) -> Array:
+            # Step -1 belongs to no training step, so its draws do not occur in training.
+            draws = draw(stratified, jnp.int32(-1), 0, weights, batch.x.shape)
+            return microbatch_loss(params, stratified, batch, draws._replace(dropped=jnp.zeros_like(draws.dropped)))[0]
 
-        return jax.vmap(loss)(states.params, masks)
+        return jax.vmap(loss)(states.params, one_cluster_each)
 
     seed_array = jnp.asarray(seeds, jnp.int32)
     states = jax.jit(jax.vmap(init))(seed_array)
@@ -109,9 +120,9 @@ def train_intervals(
             states = advance_all(seed_array, states)
         losses.append(jax.device_get(evaluate_all(seed_array, states)))
         if not np.all(np.isfinite(losses[-1])):
-            seed, interval = np.argwhere(~np.isfinite(losses[-1]))[0]
+            seed, u_interval = np.argwhere(~np.isfinite(losses[-1]))[0]
             raise FloatingPointError(
-                f"the loss of interval {interval + 1} is not finite after {done} steps with seed {seeds[seed]}: "
+                f"the loss of u-interval {u_interval + 1} is not finite after {done} steps with seed {seeds[seed]}: "
                 f"lower the learning rate"
             )
         if report:
@@ -120,10 +131,10 @@ def train_intervals(
 
 
 def check_numbers(*, steps: int, evaluate_every: int, **numbers: int) -> None:
-    """What `train_intervals` asks of its numbers.
+    """Checks the numbers that `train_intervals` takes.
 
     Raises:
-      ValueError: if one is below 1, or steps is no multiple of evaluate_every.
+      ValueError: if a number is below 1, or `steps` is not a multiple of `evaluate_every`.
     """
     for name, value in (numbers | {"steps": steps, "evaluate_every": evaluate_every}).items():
         if value < 1:
@@ -132,24 +143,41 @@ def check_numbers(*, steps: int, evaluate_every: int, **numbers: int) -> None:
         raise ValueError(f"steps = {steps}: must be a multiple of evaluate_every = {evaluate_every}")
 
 
+def check_settings(*, share: float, **numbers: int) -> None:
+    """What the settings of `analysis.convergence` must be.
+
+    Raises:
+      ValueError: if a number is below 1, steps is no multiple of evaluate_every, or share is not in (0, 1).
+    """
+    check_share(share)
+    check_numbers(**numbers)
+
+
 def check_share(share: float) -> None:
-    """Raises ValueError if a share of the improvement is not in (0, 1)."""
+    """Checks a share of the improvement.
+
+    Raises:
+      ValueError: if share is not in (0, 1).
+    """
     if not 0.0 < share < 1.0:
         raise ValueError(f"share = {share}: must lie between 0 and 1")
 
 
 def normalised(loss: Float[np.ndarray, "*model evaluation"]) -> Float[np.ndarray, "*model evaluation"]:
-    """Loss curves from 1 at the start to 0 at the end, which is the mean over the last tenth of the evaluations."""
+    """Rescales loss curves so that they are 1 at the start and 0 at the end.
+
+    The loss at the end is the mean over the last tenth of the evaluations.
+    """
     last = max(1, loss.shape[-1] // 10)
     final = np.mean(loss[..., -last:], axis=-1, keepdims=True)
     return (loss - final) / (loss[..., :1] - final)
 
 
-def steps_to_share(convergence: Convergence, share: float) -> Float[np.ndarray, "seed interval"]:
-    """Steps after which a network has made this share of its whole improvement, interpolated between evaluations.
+def steps_to_share(convergence: Convergence, share: float) -> Float[np.ndarray, "seed u_interval"]:
+    """Finds the first step at which each network has made a share of its total improvement.
 
-    The first such step. What is compared is the improvement within the steps that were trained: of a network that
-    would still improve much further it says too little.
+    Losses are interpolated linearly between evaluations. The total improvement is that of the steps that were trained,
+    so the result is too low for a network that would still improve much with more steps.
 
     Raises:
       ValueError: if share is not in (0, 1).

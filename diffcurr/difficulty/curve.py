@@ -13,16 +13,19 @@ from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
 from diffcurr import config as config_lib
-from diffcurr.curriculum import clusters
+from diffcurr.batch import Batch
+from diffcurr.codecs import Codec
+from diffcurr.conditioning import Conditioning
 from diffcurr.data import pipeline
-from diffcurr.data.pipeline import Batch
-from diffcurr.data.sources import DatasetInfo, Source
+from diffcurr.data.datasets import Dataset
+from diffcurr.data.sources import Source
 from diffcurr.difficulty.relative_entropy import RelativeEntropy, relative_entropy
 from diffcurr.errors import concerning
 from diffcurr.processes import Process
 from diffcurr.training.randomness import stream_key
 
 FILE = "relative_entropy.npz"
+ENCODED = 256  # images encoded at a time
 Countdown = Callable[[int, int], None]
 """Called with (parts done, parts in all)."""
 
@@ -35,7 +38,13 @@ class Experiment(Protocol):
     def config(self) -> ConfigDict: ...
 
     @property
-    def dataset(self) -> DatasetInfo: ...
+    def dataset(self) -> Dataset: ...
+
+    @property
+    def conditioning(self) -> Conditioning: ...
+
+    @property
+    def encoder(self) -> Codec | None: ...
 
     @property
     def process(self) -> Process: ...
@@ -58,13 +67,18 @@ def levels(experiment: Experiment) -> Levels:
 
 
 def load_data(experiment: Experiment, say: Callable[[str], None]) -> Batch:
-    """The images that are analyzed: all of the split, or `analysis.images` of them drawn by the seed."""
+    """What is analyzed: all of the split, or `analysis.images` of them drawn by the seed; encoded, means of latents."""
     config = experiment.config
     source = experiment.open_source()
     number = min(len(source), config.analysis.images)
     number -= number % jax.local_device_count()  # each device holds as many
     say(f"{config.dataset.name}: reading {number:,} of {len(source):,} images")
-    return pipeline.load(source, experiment.dataset, number, config.seed)
+    data = pipeline.load(source, experiment.dataset, experiment.conditioning.of, number, config.seed)
+    if experiment.encoder is None:
+        return data
+    encode = jax.jit(lambda images, codec=experiment.encoder: codec.encode(images)[0])
+    parts = [encode(data.x[start : start + ENCODED]) for start in range(0, number, ENCODED)]
+    return data._replace(x=np.concatenate(jax.device_get(parts)))
 
 
 def measure(
@@ -80,7 +94,7 @@ def measure(
     """
     _, alphas, sigmas = levels(experiment)
     mesh = Mesh(np.array(jax.local_devices()), "data")
-    images = jax.device_put(jnp.asarray(data["image"]), NamedSharding(mesh, PartitionSpec("data")))
+    images = jax.device_put(jnp.asarray(data.x), NamedSharding(mesh, PartitionSpec("data")))
     samples = experiment.config.analysis.samples
     with concerning("analysis"):
         if samples > len(images):
@@ -102,7 +116,9 @@ def measure(
 def save(workdir: epath.Path, experiment: Experiment, arrays: dict[str, Any]) -> None:
     """Writes the curve and what belongs to it, with what it was measured on."""
     with atomic_file.replacing(workdir / FILE) as path:
-        np.savez_compressed(path, u=levels(experiment).u, measured_on=json.dumps(_measured_on(experiment)), **arrays)
+        np.savez_compressed(
+            path, u=levels(experiment).u, measured_on=json.dumps(_measured_on(experiment.config)), **arrays
+        )
 
 
 def load(workdir: epath.Path, experiment: Experiment) -> dict[str, np.ndarray] | None:
@@ -110,23 +126,22 @@ def load(workdir: epath.Path, experiment: Experiment) -> dict[str, np.ndarray] |
     if not (workdir / FILE).exists():
         return None
     with (workdir / FILE).open("rb") as file, np.load(file) as arrays:
-        if json.loads(str(arrays["measured_on"])) != _measured_on(experiment):
+        found = json.loads(str(arrays["measured_on"]))
+        if "images" in found:  # written by version 0.1.0
+            name, split = found.pop("dataset")
+            analysis = {key: found.pop(key) for key in ("images", "samples")}
+            found |= {"dataset": {"name": name, "split": split}, "analysis": analysis}
+        if _measured_on(config_lib.upgrade(found)) != _measured_on(experiment.config):
             return None
         return dict(arrays)
 
 
-def entropy_clusters(value: jax.Array | np.ndarray, number: int, power: float) -> np.ndarray:
-    """Clusters from a measured curve, which sampling may leave a little below 0 where it is tiny."""
-    return clusters.by_relative_entropy(np.maximum(np.asarray(value), 0.0), number, power=power)
-
-
-def _measured_on(experiment: Experiment) -> dict[str, Any]:
-    """Everything that the curve depends on."""
-    config = config_lib.to_json(experiment.config)
+def _measured_on(config: ConfigDict) -> dict[str, Any]:
+    """Everything that the curve depends on: a part of the config."""
+    whole = config_lib.to_json(config)
     return {
-        "dataset": [config["dataset"]["name"], config["dataset"]["split"]],
-        "process": config["process"],
-        "images": config["analysis"]["images"],
-        "samples": config["analysis"]["samples"],
-        "seed": config["seed"],
+        "dataset": {key: whole["dataset"][key] for key in ("name", "split")},
+        "process": whole["process"],
+        "analysis": {key: whole["analysis"][key] for key in ("images", "samples")},
+        "seed": whole["seed"],
     }

@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
 from diffcurr import experiment as experiment_lib
+from diffcurr.batch import Batch
+from diffcurr.config import flatten
 from diffcurr.curriculum import clusters
-from diffcurr.data.pipeline import Batch
 from diffcurr.difficulty import convergence as convergence_lib
 from diffcurr.difficulty import curve
 from diffcurr.difficulty.convergence import Convergence
@@ -30,6 +31,7 @@ from diffcurr.training.workdir import cannot_be_written, check_config
 def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     """Writes relative_entropy.npz and .png, convergence.npz and .png, and report.md. Returns the exit code."""
     experiment, workdir, line = experiment_lib.from_config(config), epath.Path(workdir), Line()
+    config = experiment.config
     check_config(workdir, config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         [
             f"# How hard is each noise level of {config.dataset.name}?",
             "",
-            _conditions(experiment, len(data["image"])),
+            _conditions(experiment, len(data.x)),
             "",
             "## Which noise levels are learned sooner",
             "",
@@ -94,7 +96,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
 
 def _gaussian(experiment: Experiment, data: Batch, line: Line) -> np.ndarray:
     """The curve of a Gaussian with the data's mean and covariance."""
-    x = data["image"].reshape(len(data["image"]), -1).astype(np.float64)
+    x = data.x.reshape(len(data.x), -1).astype(np.float64)
     line.say(f"Gaussian of the same mean and covariance, {x.shape[1]:,} dimensions")
     mean = x.mean(axis=0)
     eigenvalues, vectors = np.linalg.eigh(np.cov(x.T, ddof=0))
@@ -104,12 +106,13 @@ def _gaussian(experiment: Experiment, data: Batch, line: Line) -> np.ndarray:
 
 
 def _suggested_edges(experiment: Experiment, mixture: RelativeEntropy) -> dict[str, np.ndarray]:
-    number, process = experiment.config.curriculum.clusters, experiment.process
-    return {
-        "relative entropy": curve.entropy_clusters(mixture.value, number, 1.0),
-        "its square root": curve.entropy_clusters(mixture.value, number, 0.5),
-        "log SNR": clusters.by_log_snr(process.log_snr(process.level_midpoints), number),
+    clusterings = {
+        "relative entropy": clusters.RelativeEntropy(),
+        "its square root": clusters.RelativeEntropy(power=0.5),
+        "log SNR": clusters.LogSNR(),
     }
+    number, log_snr = experiment.config.curriculum.clusters, experiment.log_snr
+    return {name: one.edges(number, log_snr, mixture.value) for name, one in clusterings.items()}
 
 
 def _convergence(experiment: Experiment, data: Batch, intervals: np.ndarray, line: Line) -> Convergence:
@@ -136,12 +139,14 @@ def _convergence(experiment: Experiment, data: Batch, intervals: np.ndarray, lin
 
 
 def _conditions(experiment: Experiment, images: int) -> str:
-    config, info = experiment.config, experiment.dataset
-    process = ", ".join(f"{key} {value}" for key, value in config.process.items() if key != "name")
-    network = ", ".join(f"{key} {value}" for key, value in config.network.items() if key != "name")
+    config = experiment.config
+    process, network = (
+        ", ".join(f"{key.removesuffix('.name')} {value}" for key, value in flatten(section).items() if key != "name")
+        for section in (config.process, config.network)
+    )
     settings = config.analysis.convergence
     return (
-        f"Data: {images:,} images of {info.image_size}x{info.image_size}x{info.channels}, split "
+        f"Data: {images:,} images of {'x'.join(map(str, experiment.dataset.shape))}, split "
         f"`{config.dataset.split}`, in [-1, 1]. Process: {config.process.name} ({process}). Relative entropy: "
         f"{config.analysis.samples:,} samples. Convergence: {config.network.name} ({network}), batches of "
         f"{settings.batch_size}, {config.optimizer.name} at {config.optimizer.learning_rate:g}. "

@@ -8,12 +8,11 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from diffcurr import atomic_file
+from diffcurr import atomic_file, jobs
 from diffcurr import config as config_lib
 from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
-from diffcurr.jobs import evaluate, train
-from diffcurr.metrics.comparison import Result, against, geometric_mean
+from diffcurr.metrics.comparison import Result, compare_with_baseline, geometric_mean
 from diffcurr.metrics.intervals import mean_interval
 from diffcurr.reporting import comparison as comparison_report
 from diffcurr.reporting import figures
@@ -44,7 +43,7 @@ class Run(NamedTuple):
         if not path.exists():
             return None
         found = json.loads(path.read_text())
-        changed = config_lib.differences(found["config"], config_lib.to_json(self.config), FREE)
+        changed = config_lib.differences(found["config"], self.config, FREE)
         if changed or found["evaluation"]["step"] != self.config.steps:
             raise UserError(
                 f"{path}: was made with another config ({', '.join(changed) or 'steps'}): remove it, or choose another "
@@ -54,10 +53,10 @@ class Run(NamedTuple):
 
     def finish(self) -> int:
         """Trains, goes on training or only evaluates, and writes the result. Returns the exit code of the training."""
-        code = train.run(self.config, self.folder)
+        code = jobs.start("train", self.config, self.folder)
         if code:
             return code
-        evaluate.run(self.config, self.folder)
+        jobs.start("evaluate", self.config, self.folder)
         evaluations, logged = read_rows(self.folder, EVALUATIONS), read_rows(self.folder)
         result = {
             "arm": self.arm,
@@ -125,6 +124,9 @@ def plan_runs(config: ConfigDict, workdir: epath.Path) -> list[Run]:
     for name in settings.candidates:
         if name not in settings.arms or name == settings.baseline:
             raise UserError(f"compare.candidates: {name!r} is none of the other arms ({', '.join(settings.arms)})")
+    for metric in ("frechet_distance", "kernel_distance"):
+        if metric not in config.evaluation.metrics:
+            raise UserError(f"evaluation.metrics: a comparison needs {metric}")
     if settings.seeds < 2 or len(settings.arms) < 2:
         raise UserError("compare: give two arms and two seeds at least")
     if not config.evaluate_every or config.steps % config.evaluate_every:
@@ -135,13 +137,9 @@ def plan_runs(config: ConfigDict, workdir: epath.Path) -> list[Run]:
     runs = []
     for seed in range(config.seed, config.seed + settings.seeds):
         for arm, changes in settings.arms.items():
-            changed = config.copy_and_resolve_references()
-            changed.compare.arms = ConfigDict()
-            changed.seed = seed
             try:
-                with changed.unlocked():  # what is unknown is found below, with a remedy
-                    changed.update(changes)
-            except (AttributeError, TypeError, ValueError) as error:
+                changed = config_lib.changed(config, {"seed": seed} | changes.to_dict())
+            except (TypeError, UserError) as error:
                 raise UserError(f"compare.arms.{arm}: {error}") from error
             same = {"seed": seed} | {key: config[key] for key in ("steps", "batch_size", "evaluate_every")}
             for key, value in same.items():
@@ -149,7 +147,7 @@ def plan_runs(config: ConfigDict, workdir: epath.Path) -> list[Run]:
                     raise UserError(f"compare.arms.{arm}: {key} is the same for all arms")
             if seed == config.seed:
                 try:
-                    evaluate.find_features(experiment_lib.from_config(changed))
+                    experiment_lib.from_config(changed).find_features()
                 except UserError as error:
                     raise UserError(f"compare.arms.{arm}: {error}") from error
             runs.append(Run(arm, seed, changed, workdir / arm / f"{seed:02d}"))
@@ -167,7 +165,7 @@ def write_report(config: ConfigDict, results: list[Result], workdir: epath.Path)
     """Writes report.md and what it shows. Returns its first line, the verdict."""
     names, baseline = list(config.compare.arms), config.compare.baseline
     arms = {name: [one for one in results if one["arm"] == name] for name in names}
-    compared = {name: against(arms[name], arms[baseline]) for name in names}
+    compared = {name: compare_with_baseline(arms[name], arms[baseline]) for name in names}
     candidates = config.compare.candidates or [name for name in names if name != baseline]
     what = f"{config.dataset.name}, {config.process.name}, {config.steps:,} steps, {config.compare.seeds} seeds"
     verdict = comparison_report.verdict(compared, baseline, candidates, what)
@@ -185,8 +183,8 @@ def write_report(config: ConfigDict, results: list[Result], workdir: epath.Path)
         workdir / "distance.png", figures.draw_comparison(distances, arms[baseline][0]["floor"], stages)
     )
     points = distances[baseline][0]
-    courses = {name: geometric_mean(compared[name].course) for name in names if name != baseline}
-    figures.save_figure(workdir / "ratio.png", figures.draw_courses(points, courses, baseline))
+    ratios = {name: geometric_mean(compared[name].distance_ratio) for name in names if name != baseline}
+    figures.save_figure(workdir / "ratio.png", figures.draw_ratios(points, ratios, baseline))
     pictures = {name: workdir / name / f"{config.seed:02d}" / "evaluation.png" for name in names}
     figures.save_figure(workdir / "samples.png", figures.draw_side_by_side(pictures))
     parts = (
@@ -195,7 +193,7 @@ def write_report(config: ConfigDict, results: list[Result], workdir: epath.Path)
         comparison_report.table(compared, baseline),
         "![distance over steps, and stages](distance.png)",
         f"![distance over {baseline}'s over steps](ratio.png)",
-        comparison_report.courses(points, courses, baseline),
+        comparison_report.ratio_table(points, ratios, baseline),
         f"![samples of seed {config.seed}, same noise](samples.png)",
     )
     with atomic_file.replacing(workdir / "report.md") as path:

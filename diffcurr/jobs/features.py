@@ -1,70 +1,100 @@
 """A classifier to compare images by: `python -m diffcurr.main --config=... --job=features`"""
 
+import functools
 import json
 
+import jax
 import numpy as np
 from etils import epath
+from flax import nnx
 from ml_collections import ConfigDict
 
-from diffcurr import atomic_file
-from diffcurr.data import pipeline, sources
+from diffcurr import atomic_file, parts
+from diffcurr import experiment as experiment_lib
+from diffcurr.conditioning import Class
+from diffcurr.data import pipeline
+from diffcurr.data.sources import Part
 from diffcurr.errors import UserError
 from diffcurr.metrics import features
 from diffcurr.metrics import separation as separation_lib
+from diffcurr.pretrained.classifier import Classifier, to_bytes
 from diffcurr.reporting.progress import Line
+from diffcurr.training import sharding
+from diffcurr.training.classifier import ClassifierState, compile_classifier_step
+from diffcurr.training.loop import Loop
+from diffcurr.training.optimizer import AdamW
+from diffcurr.training.state import split_network
+from diffcurr.training.window import Window
 
-HELD_OUT = 5  # of a data set without a test split, every fifth image of a fixed order
+HELD_OUT = 5  # of a data set without a test split, every fifth image
+BATCH = 128
 
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     """Writes features.safetensors, a classifier, and features.md: how it was made, and what it tells apart."""
-    settings, line = config.dataset, Line()
-    info = sources.DATASETS[settings.name]
-    if not info.num_classes or info.max_value is None:
-        raise UserError(f"dataset.name = {settings.name!r}: a classifier needs pictures with classes")
+    experiment, line, workdir = experiment_lib.from_config(config), Line(), epath.Path(workdir)
+    config, dataset = experiment.config, experiment.dataset
+    if not dataset.num_classes or dataset.is_latent:
+        raise UserError(f"dataset.name = {config.dataset.name!r}: a classifier needs pictures with classes")
+    epochs, labelled = config.features.epochs, Class(num_classes=dataset.num_classes)
 
-    def read(split: str) -> pipeline.Batch:
-        source = sources.open_source(info, split, settings.data_dir)
-        return pipeline.load(source, info, len(source), seed=0)
+    ##################################################################### data
+    source = dataset.open()
+    try:
+        test_source = parts.build("dataset", dict(config.dataset) | {"split": "test"}).open()
+        train_source = source
+    except UserError:  # it has no such split
+        held_out = np.arange(len(source)) % HELD_OUT == 0
+        train_source, test_source = Part(source, np.flatnonzero(~held_out)), Part(source, np.flatnonzero(held_out))
+    train, test = (pipeline.load(one, dataset, labelled.of, len(one), seed=0) for one in (train_source, test_source))
+    batches = pipeline.make_dataset(train_source, dataset, labelled.of, batch_size=BATCH, seed=config.seed)
 
-    data = read("train")
-    if info.builder:
-        train, test = data, read("test")
-    else:
-        held_out = np.arange(len(data["label"])) % HELD_OUT == 0
-        train, test = ({name: rows[chosen] for name, rows in data.items()} for chosen in (~held_out, held_out))
-    epochs = config.features.epochs
-    network = features.train(
-        train["image"],
-        train["label"],
-        num_classes=info.num_classes,
-        epochs=epochs,
-        seed=config.seed,
-        after_epoch=lambda done, loss: line.show(f"epoch {done}/{epochs}, loss {loss:.4f}", done / epochs),
+    ################################################################ the loop
+    side, _, channels = dataset.shape
+    graph, params = split_network(Classifier(side, channels, dataset.num_classes, rngs=nnx.Rngs(config.seed)))
+    epoch_steps = len(train_source) // BATCH
+    steps = epoch_steps * epochs
+    optimizer = AdamW(learning_rate=1e-3, schedule="cosine", weight_decay=0.01, clip_norm=0.0).transformation(steps)
+    loop = Loop(
+        compile_classifier_step(graph, optimizer),
+        ClassifierState(params, optimizer.init(params)),
+        None,
+        pipeline.make_iterator(batches, threads=dataset.threads),
+        sharding.replicated(sharding.make_mesh(1, 1, 1, jax.devices()[:1])),
+        functools.partial(Window, batch_size=BATCH),
     )
-    accuracy = features.accuracy(network, test["image"], test["label"])
+    while loop.number < steps:
+        loop.advance()
+        if loop.number % epoch_steps == 0:
+            loop.close_window()
+            summary = loop.finish()
+            assert summary is not None
+            line.show(f"epoch {loop.number // epoch_steps}/{epochs}, loss {summary['loss']:.4f}", loop.number / steps)
+    network = nnx.merge(graph, loop.state.params)
+
+    ################################################################## results
+    accuracy = features.accuracy(network, test.x, test.condition["label"])
     facts = {
-        "dataset": info.name,
-        "shape": json.dumps([info.image_size, info.channels, info.num_classes]),
-        "trained_on": f"{len(train['label'])} images, {epochs} epochs, seed {config.seed}",
-        "test_accuracy": f"{accuracy:.4f} on {len(test['label'])} images",
-        "command": f"--job=features --config.dataset.name={info.name} --config.features.epochs={epochs}",
+        "dataset": config.dataset.name,
+        "shape": json.dumps([side, channels, dataset.num_classes]),
+        "trained_on": f"{len(train_source)} images, {epochs} epochs, seed {config.seed}",
+        "test_accuracy": f"{accuracy:.4f} on {len(test_source)} images",
+        "command": f"--job=features --config.dataset.name={config.dataset.name} --config.features.epochs={epochs}",
     }
-    workdir = epath.Path(workdir)
     path, report = workdir / "features.safetensors", workdir / "features.md"
     with atomic_file.replacing(path) as temporary:
-        temporary.write_bytes(features.to_bytes(network, facts))
+        temporary.write_bytes(to_bytes(network, facts))
     line.say(f"accuracy {facts['test_accuracy']}: wrote {path}")
-    look = features.load(path)
-    found = separation_lib.separation(look, train["image"], test["image"], test["label"])
-    parts = (
-        f"**{look.name}**: accuracy {facts['test_accuracy']} that it was not trained on; trained on "
+    made = features.load(path)
+    found = separation_lib.separation(made, train.x, test.x, test.condition["label"])
+    paragraphs = (
+        f"**{made.name}**: accuracy {facts['test_accuracy']} that it was not trained on; trained on "
         f"{facts['trained_on']}; made by `{facts['command']}`.",
-        f"Distances from the {len(train['label']):,} images trained on:",
+        f"Distances from the {len(train_source):,} images trained on:",
         separation_lib.table(found),
     )
     with atomic_file.replacing(report) as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n")
+        temporary.write_text("\n\n".join(paragraphs) + "\n")
     distances = ", ".join(f"{name} {one.frechet:.3g}" for name, one in found.items())
     line.say(f"Fréchet distance of images not trained on: {distances}; wrote {report}")
     return 0

@@ -1,114 +1,151 @@
-"""Arms of an experiment against a baseline, paired by seed."""
+"""Comparison of training settings with a baseline, paired by seed.
+
+An *arm* is one of the training settings that an experiment compares, as in a clinical trial: a name in the config's
+`compare.arms`, with the values that it changes. Each arm is trained once with each seed. Runs of two arms with the same
+seed start from the same parameters and see the data in the same order, so they form a pair.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy  # loads its modules when they are named
 from jaxtyping import Float
 
 from diffcurr.metrics.intervals import Interval, mean_interval
 
 Result = dict[str, Any]
-"""What one run of an arm with a seed came to, as `jobs.compare` writes it: `arm`, `seed`, the final `evaluation`, and
-lists: `steps` and `distance` of the evaluations on the way, `logged_steps` and `stage`; `floor`, the distance of fresh
-real images at the numbers on the way; `steps_per_second`."""
+"""The result of one run, as `jobs.compare` writes it to `result.json`.
+
+Keys: `arm`, `seed`; `evaluation`, the contents of `evaluation.json` after the last step; `steps` and `distance`, lists
+with the step and the Fréchet distance of each evaluation during training; `floor`, the distance that fresh real images
+would have in those evaluations; `logged_steps` and `stage`, lists; `steps_per_second`.
+"""
 
 
 class Compared(NamedTuple):
-    """An arm beside the baseline.
+    """An arm compared with the baseline. Intervals are over seeds; arrays have one entry for each seed.
 
     Attributes:
-      distance, kernel: at the end, over seeds.
-      above: the end's Fréchet distance above that of copies, one a seed.
-      ratio: of `above` over the baseline's.
-      course: the distance over the baseline's at each evaluation on the way.
-      to_end: steps until the arm is as close as the baseline at its end, as a share of all steps, one a seed; infinite
-        where it never is.
-      to_real: steps until the arm is as close as fresh real images, one a seed; infinite where it never is.
-      time: of a step, over the baseline's.
+      distance: Fréchet distance after the last step.
+      kernel_distance: kernel distance after the last step.
+      excess: Fréchet distance after the last step, minus the distance that copies of the training images have.
+      excess_ratio: mean excess of the arm, divided by that of the baseline.
+      distance_ratio: Fréchet distance of the arm at each evaluation during training, divided by the baseline's.
+      share_to_baseline: steps until the arm is as close as the baseline is after its last step, as a share of all
+        steps; infinite if it never is.
+      steps_to_real: steps until the arm is as close as fresh real images; infinite if it never is.
+      step_time_ratio: mean time of a step of the arm, divided by that of the baseline.
     """
 
     distance: Interval
-    kernel: Interval
-    above: Float[np.ndarray, " seed"]
-    ratio: Interval
-    course: Float[np.ndarray, "seed point"]
-    to_end: Float[np.ndarray, " seed"]
-    to_real: Float[np.ndarray, " seed"]
-    time: Interval
+    kernel_distance: Interval
+    excess: Float[np.ndarray, " seed"]
+    excess_ratio: Interval
+    distance_ratio: Float[np.ndarray, "seed evaluation"]
+    share_to_baseline: Float[np.ndarray, " seed"]
+    steps_to_real: Float[np.ndarray, " seed"]
+    step_time_ratio: Interval
 
 
-def against(arm: Sequence[Result], baseline: Sequence[Result]) -> Compared:
-    """Compares an arm's results with those of the baseline, of the same seeds in the same order."""
+def compare_with_baseline(arm: Sequence[Result], baseline: Sequence[Result]) -> Compared:
+    """Compares the results of an arm with those of the baseline.
+
+    Args:
+      arm: results of the arm, one for each seed.
+      baseline: results of the baseline, with the same seeds in the same order and the same evaluation steps.
+
+    Raises:
+      ValueError: if there are fewer than two seeds, or the two have different numbers of them.
+    """
 
     def final(results: Sequence[Result], measure: str, part: str = "value") -> Float[np.ndarray, " seed"]:
-        return np.asarray([one["evaluation"][measure][part] for one in results])
+        return np.asarray([result["evaluation"][measure][part] for result in results])
 
-    def above(results: Sequence[Result]) -> Float[np.ndarray, " seed"]:
+    def excess(results: Sequence[Result]) -> Float[np.ndarray, " seed"]:
         return final(results, "frechet_distance") - final(results, "frechet_distance", "copies")
 
-    def reaching(one: Result, target: float) -> float:
-        return steps_to_reach(np.asarray(one["steps"], float), np.asarray(one["distance"]), target)
+    def steps_to(result: Result, target: float) -> float:
+        return steps_to_reach(np.asarray(result["steps"], float), np.asarray(result["distance"]), target)
 
-    def time(results: Sequence[Result]) -> Float[np.ndarray, " seed"]:
-        return 1 / np.asarray([one["steps_per_second"] for one in results])
+    def step_time(results: Sequence[Result]) -> Float[np.ndarray, " seed"]:
+        return 1 / np.asarray([result["steps_per_second"] for result in results])
 
     pairs = list(zip(arm, baseline, strict=True))
     return Compared(
         distance=mean_interval(final(arm, "frechet_distance")),
-        kernel=mean_interval(final(arm, "kernel_distance")),
-        above=above(arm),
-        ratio=paired_ratio(above(arm), above(baseline)),
-        course=np.asarray([one["distance"] for one in arm]) / [one["distance"] for one in baseline],
-        to_end=np.asarray([reaching(one, base["distance"][-1]) / one["steps"][-1] for one, base in pairs]),
-        to_real=np.asarray([reaching(one, baseline[0]["floor"]) for one in arm]),
-        time=paired_ratio(time(arm), time(baseline)),
+        kernel_distance=mean_interval(final(arm, "kernel_distance")),
+        excess=excess(arm),
+        excess_ratio=paired_ratio(excess(arm), excess(baseline)),
+        distance_ratio=np.asarray([one["distance"] for one in arm]) / [base["distance"] for base in baseline],
+        share_to_baseline=np.asarray([steps_to(one, base["distance"][-1]) / one["steps"][-1] for one, base in pairs]),
+        steps_to_real=np.asarray([steps_to(one, baseline[0]["floor"]) for one in arm]),
+        step_time_ratio=paired_ratio(step_time(arm), step_time(baseline)),
     )
 
 
 def paired_ratio(
     arm: Float[np.ndarray, " seed"], baseline: Float[np.ndarray, " seed"], confidence: float = 0.95
 ) -> Interval:
-    """The ratio of two means, with Fieller's interval (Fieller 1954): exact for normal pairs, however correlated.
+    """Divides the mean of `arm` by the mean of `baseline`, with Fieller's confidence interval (Fieller 1954).
 
-    It holds every ratio r that Student's test of the mean of arm - r baseline does not refuse. Where the baseline's
-    mean is not distinguishable from 0 no ratio is refused on one side or on both: then the ends are infinite.
+    The interval is exact for pairs from a bivariate normal distribution, whatever their correlation. It holds every
+    ratio r for which Student's t-test does not reject that arm - r baseline has mean 0. If the mean of the baseline is
+    not significantly different from 0, the set of such ratios is unbounded, and both ends are infinite.
 
     Args:
-      arm, baseline: the same seeds in the same order, such as distances above their floor.
+      arm: one value for each seed.
+      baseline: values for the same seeds in the same order.
+      confidence: probability that the interval covers the ratio.
 
     Raises:
-      ValueError: with fewer than two seeds, or different numbers of them.
+      ValueError: if there are fewer than two seeds, or the two have different numbers of them.
     """
     if len(arm) < 2 or len(arm) != len(baseline):
-        raise ValueError(f"{len(arm)} and {len(baseline)} seeds: a ratio needs as many of both, at least two")
+        raise ValueError(
+            f"{len(arm)} seeds of the arm and {len(baseline)} of the baseline: a ratio needs the same number of both, "
+            f"at least two"
+        )
     x, y, n = np.mean(baseline), np.mean(arm), len(arm)
     (xx, xy), (_, yy) = np.cov(baseline, arm) / n
     t2 = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) ** 2
-    # (y - r x)² <= t² (yy - 2 r xy + r² xx): a quadratic in r.
+    # (y - r x)² <= t² (yy - 2 r xy + r² xx), a quadratic inequality in r.
     a, b, c = x**2 - t2 * xx, x * y - t2 * xy, y**2 - t2 * yy
     if a <= 0 or b**2 < a * c:
         return Interval(np.asarray(y / x), np.asarray(-np.inf), np.asarray(np.inf))
-    reach = np.sqrt(b**2 - a * c)
-    return Interval(np.asarray(y / x), np.asarray((b - reach) / a), np.asarray((b + reach) / a))
+    root = np.sqrt(b**2 - a * c)
+    return Interval(np.asarray(y / x), np.asarray((b - root) / a), np.asarray((b + root) / a))
 
 
 def geometric_mean(values: Float[np.ndarray, "seed *rest"], confidence: float = 0.95) -> Interval:
-    """Of positive values such as ratios, over the first axis, with Student's interval of their logarithms."""
+    """Computes the geometric mean over the first axis, with Student's confidence interval of the mean logarithm.
+
+    Args:
+      values: positive numbers, such as ratios.
+      confidence: probability that the interval covers the mean.
+
+    Raises:
+      ValueError: if there are fewer than two seeds.
+    """
     return Interval(*map(np.exp, mean_interval(np.log(values), confidence)))
 
 
 def steps_to_reach(steps: Float[np.ndarray, " point"], curve: Float[np.ndarray, " point"], target: float) -> float:
-    """The first step at which a curve of distances comes down to `target`, between its points by straight lines.
+    """Finds the first step at which a curve of distances is at or below `target`.
 
-    Infinite if it never does; the first step if it begins there.
+    The curve is interpolated linearly between its points. The result is the first step if the curve starts at or below
+    the target, and infinite if it never reaches it.
+
+    Args:
+      steps: increasing steps.
+      curve: distance at each of these steps.
+      target: distance to reach.
 
     Raises:
-      ValueError: if steps do not increase, or the two have different lengths.
+      ValueError: if there are no steps, they do not increase, or `curve` has another length.
     """
     if len(steps) != len(curve) or not len(steps) or np.any(np.diff(steps) <= 0):
-        raise ValueError(f"{len(steps)} steps and {len(curve)} points: give increasing steps, one a point")
+        raise ValueError(f"{len(steps)} steps and {len(curve)} points: give increasing steps, one for each point")
     below = np.flatnonzero(curve <= target)
     if not len(below):
         return float("inf")

@@ -1,53 +1,131 @@
-"""Everything that is said of a set of samples, against real images, in one set of features."""
+"""What is said of a set of samples beside real images, in one set of features; each measure is a part of a config."""
 
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import scipy.stats
+import scipy  # loads its modules when they are named
 from jaxtyping import Float
 
 from diffcurr.metrics import frechet
 from diffcurr.metrics.kernel_distance import kernel_distance
 from diffcurr.metrics.precision_recall import precision_recall
+from diffcurr.parts import Several
 
-PAIRS = 10_000  # examples of each kind whose pairs are compared, at most: time grows with the square
 SPLITS = 10
 
+Measured = dict[str, dict[str, float]]
+"""Name -> {"value", where known "low" and "high", the ends of its 95 % interval, and the numbers of examples}."""
 
-def evaluate(
-    real: Float[np.ndarray, "real feature"],
-    generated: Float[np.ndarray, "generated feature"],
-    *,
-    resamples: int = 200,
-    seed: int = 0,
-    known: dict[str, float] | None = None,
-) -> dict[str, dict[str, float]]:
-    """Distances with their 95 % intervals, precision and recall; each with the numbers of examples it belongs to.
+Measure = Callable[[Float[np.ndarray, "generated feature"]], Measured]
+"""What is measured of the features of generated examples."""
 
-    Fréchet distances fall with the number of examples: `floor` is that of fresh real images from real images at the
-    same numbers (see `floor`), `copies` that of copies of the same real images, which is the least to be expected of a
-    model that was trained on them. A distance below `floor` is that of samples closer to the training images than other
-    real images are: it remembers them. The kernel distance has no bias; copies have 0.
 
-    Args:
-      known: `levels` of these numbers, where they were found before.
+class Metric(abc.ABC):
+    """Compares the features of generated examples with those of real ones."""
+
+    @abc.abstractmethod
+    def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
+        """The measure of `number` generated examples; what depends on the real ones alone is computed once, here."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FrechetDistance(Metric):
+    """The Fréchet distance (Heusel et al. 2017), with a bootstrap interval, and what to measure it against.
+
+    It falls with the number of examples: `floor` is that of fresh real images from real images at the same numbers (see
+    `floor`), `copies` that of copies of the same real images, the least to be expected of a model that was trained on
+    them. A distance below `floor` is that of samples closer to the training images than other real images are: the
+    model remembers them.
+
+    Attributes:
+      resamples: bootstrap resamples of the interval.
     """
-    reference, rng = frechet.statistics(real), np.random.default_rng(seed)
-    value, low, high = map(float, frechet.distance_interval(generated, reference, resamples=resamples, seed=seed))
-    pairs = min(len(real), len(generated), PAIRS)
-    some_real, some_generated = rng.permutation(real)[:pairs], rng.permutation(generated)[:pairs]
-    kernel = kernel_distance(some_real, some_generated)
-    reach = float(scipy.stats.norm.ppf(0.975) * np.sqrt(kernel.jackknife))
-    both = {"examples": len(generated), "reference_examples": len(real)}
-    compared = {"examples": pairs, "reference_examples": pairs}
-    shares = precision_recall(some_real, some_generated)
-    return {
-        "frechet_distance": {"value": value, "low": low, "high": high} | (known or levels(real, len(generated))) | both,
-        "kernel_distance": {"value": kernel.value, "low": kernel.value - reach, "high": kernel.value + reach}
-        | compared,
-        "precision": {"value": shares.precision} | compared,
-        "recall": {"value": shares.recall} | compared,
-    }
+
+    resamples: int = 200
+
+    def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
+        reference, known = frechet.statistics(real), levels(real, number)
+
+        def measure(generated: Float[np.ndarray, "generated feature"]) -> Measured:
+            found = frechet.distance_interval(generated, reference, resamples=self.resamples, seed=seed)
+            value, low, high = map(float, found)
+            numbers = {"examples": len(generated), "reference_examples": len(real)}
+            return {"frechet_distance": {"value": value, "low": low, "high": high} | known | numbers}
+
+        return measure
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairMetric(Metric):
+    """A metric of pairs of examples, whose time grows with the square of their number.
+
+    Attributes:
+      pairs: examples of each kind that are compared, at most.
+    """
+
+    pairs: int = 10_000
+
+    @abc.abstractmethod
+    def compared(
+        self, real: Float[np.ndarray, "n feature"], generated: Float[np.ndarray, "n feature"]
+    ) -> dict[str, dict[str, float]]:
+        """What is measured of as many real as generated examples."""
+
+    def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
+        def measure(generated: Float[np.ndarray, "generated feature"]) -> Measured:
+            rng, pairs = np.random.default_rng(seed), min(len(real), len(generated), self.pairs)
+            found = self.compared(rng.permutation(real)[:pairs], rng.permutation(generated)[:pairs])
+            numbers = {"examples": pairs, "reference_examples": pairs}
+            return {name: values | numbers for name, values in found.items()}
+
+        return measure
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KernelDistance(PairMetric):
+    """The kernel distance (Binkowski et al. 2018), which has no bias: copies of real images have 0."""
+
+    def compared(
+        self, real: Float[np.ndarray, "n feature"], generated: Float[np.ndarray, "n feature"]
+    ) -> dict[str, dict[str, float]]:
+        kernel = kernel_distance(real, generated)
+        reach = float(scipy.stats.norm.ppf(0.975) * np.sqrt(kernel.jackknife))
+        return {"kernel_distance": {"value": kernel.value, "low": kernel.value - reach, "high": kernel.value + reach}}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrecisionRecall(PairMetric):
+    """Precision and recall (Kynkaanniemi et al. 2019)."""
+
+    def compared(
+        self, real: Float[np.ndarray, "n feature"], generated: Float[np.ndarray, "n feature"]
+    ) -> dict[str, dict[str, float]]:
+        shares = precision_recall(real, generated)
+        return {"precision": {"value": shares.precision}, "recall": {"value": shares.recall}}
+
+
+METRICS: dict[str, type[Metric]] = Several(
+    frechet_distance=FrechetDistance, kernel_distance=KernelDistance, precision_recall=PrecisionRecall
+)
+"""Name in `evaluation.metrics` of a config -> the class."""
+
+
+def measure(
+    metrics: Mapping[str, Metric], real: Float[np.ndarray, "real feature"], number: int, seed: int = 0
+) -> Measure:
+    """All of the metrics as one measure."""
+    measures = [metric.against(real, number, seed) for metric in metrics.values()]
+
+    def all_of_them(generated: Float[np.ndarray, "generated feature"]) -> Measured:
+        found: Measured = {}
+        for one in measures:
+            found |= one(generated)
+        return found
+
+    return all_of_them
 
 
 def levels(real: Float[np.ndarray, "real feature"], number: int) -> dict[str, float]:
@@ -91,19 +169,19 @@ def _draws(real: Float[np.ndarray, "real feature"]) -> int:
     return SPLITS * min(8, max(1, 1024 // real.shape[1]))
 
 
-def describe(measured: dict[str, Any]) -> str:
-    """`evaluate`'s result in a line."""
-    distance, kernel = measured["frechet_distance"], measured["kernel_distance"]
-    return (
-        f"Fréchet distance {distance['value']:.3g} ({distance['low']:.3g} to {distance['high']:.3g}, "
-        f"floor {distance['floor']:.3g}, copies {distance['copies']:.3g}), kernel distance {kernel['value']:.3g} "
-        f"({kernel['low']:.3g} to {kernel['high']:.3g}), precision {measured['precision']['value']:.2f}, "
-        f"recall {measured['recall']['value']:.2f}"
-    )
+def describe(measured: Mapping[str, Any]) -> str:
+    """What was measured, in a line."""
+    texts = []
+    for name, values in measured.items():
+        label = name.replace("_", " ").replace("frechet", "Fréchet")
+        notes = [f"{values['low']:.3g} to {values['high']:.3g}"] if "low" in values else []
+        notes += [f"{note} {values[note]:.3g}" for note in ("floor", "copies") if note in values]
+        texts.append(f"{label} {values['value']:.3g}" + (f" ({', '.join(notes)})" if notes else ""))
+    return ", ".join(texts)
 
 
-def flat(measured: dict[str, Any]) -> dict[str, float]:
-    """`evaluate`'s result as one row: {"frechet_distance": ..., "frechet_distance_low": ..., ...}."""
+def flat(measured: Mapping[str, Any]) -> dict[str, float]:
+    """What was measured as one row: {"frechet_distance": ..., "frechet_distance_low": ..., ...}."""
     return {
         name if part == "value" else f"{name}_{part}": value
         for name, parts in measured.items()

@@ -9,46 +9,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from etils import epath
-from flax import nnx
 from jaxtyping import Array, Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from diffcurr import atomic_file
 from diffcurr.errors import UserError, concerning, first_line
-from diffcurr.pretrained import inception
+from diffcurr.pretrained import classifier, inception
 
-WIDTH = 128  # of a classifier's features
 BATCH = 128
 INCEPTION_BATCH = 32  # smaller than a classifier's: images are enlarged to 299x299
+CACHE = epath.Path("~/.cache/diffcurr").expanduser()
 SHIPPED = epath.Path(__file__).parents[1] / "pretrained" / "weights"
-
-
-class Classifier(nnx.Module):
-    """Convolutions that halve the side until it is at most 4, a dense layer, whose outputs are the features, a head.
-
-    Called with float [B, H, W, C] in [-1, 1], it returns (features [B, 128], logits [B, num_classes]).
-    """
-
-    def __init__(self, image_size: int, channels: int, num_classes: int, *, rngs: nnx.Rngs):
-        self.convs = nnx.List([nnx.Conv(channels, 32, (3, 3), rngs=rngs)])
-        side, width = image_size, 32
-        while side > 4:
-            self.convs.append(nnx.Conv(width, min(2 * width, WIDTH), (3, 3), strides=2, rngs=rngs))
-            side, width = -(-side // 2), min(2 * width, WIDTH)
-        self.dense = nnx.Linear(side * side * width, WIDTH, rngs=rngs)
-        self.head = nnx.Linear(WIDTH, num_classes, rngs=rngs)
-
-    def __call__(
-        self, images: Float[Array, "batch height width channel"]
-    ) -> tuple[Float[Array, "batch feature"], Float[Array, "batch label"]]:
-        x = images
-        for conv in self.convs:
-            x = nnx.silu(conv(x))
-        features = self.dense(x.reshape(len(x), -1))
-        return features, self.head(nnx.silu(features))
 
 
 class Features(NamedTuple):
@@ -90,48 +62,8 @@ class Features(NamedTuple):
         return _in_batches(self.forward, np.asarray(images, np.float32), self.batch)
 
 
-def train(
-    images: Float[np.ndarray, "train height width channel"],
-    labels: Int[np.ndarray, " train"],
-    *,
-    num_classes: int,
-    epochs: int,
-    seed: int = 0,
-    after_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
-) -> Classifier:
-    """Trains a classifier: AdamW, learning rate 1e-3 falling to 0 by a cosine, weight decay 0.01, batches of 128.
-
-    Args:
-      images: in [-1, 1].
-      after_epoch: called with (epochs done, mean loss of the last).
-    """
-    network = Classifier(images.shape[1], images.shape[3], num_classes, rngs=nnx.Rngs(seed))
-    graph, params = nnx.split(network)
-    steps = len(images) // BATCH
-    optimizer = optax.adamw(optax.cosine_decay_schedule(1e-3, steps * epochs), weight_decay=0.01)
-
-    def loss(params: Any, x: Array, y: Array) -> Array:
-        logits = nnx.merge(graph, params)(x)[1]
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
-
-    @jax.jit
-    def step(params: Any, state: Any, x: Array, y: Array) -> tuple[Any, Any, Array]:
-        value, gradient = jax.value_and_grad(loss)(params, x, y)
-        updates, state = optimizer.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state, value
-
-    state, rng = optimizer.init(params), np.random.default_rng(seed)
-    for epoch in range(epochs):
-        losses = []
-        for rows in rng.permutation(len(images))[: steps * BATCH].reshape(steps, BATCH):
-            params, state, value = step(params, state, images[rows], labels[rows])
-            losses.append(value)
-        after_epoch(epoch + 1, float(np.mean(jax.device_get(losses))))
-    return nnx.merge(graph, params)
-
-
 def accuracy(
-    network: Classifier, images: Float[np.ndarray, "n height width channel"], labels: Int[np.ndarray, " n"]
+    network: classifier.Classifier, images: Float[np.ndarray, "n height width channel"], labels: Int[np.ndarray, " n"]
 ) -> float:
     """The share of images that it puts into their class."""
     predicted = _in_batches(jax.jit(lambda x: jnp.argmax(network(x)[1], axis=-1)), images, BATCH)
@@ -161,13 +93,6 @@ def of_reference(
     return extracted
 
 
-def to_bytes(network: Classifier, facts: dict[str, str]) -> bytes:
-    """A safetensors file: the weights, and facts about them."""
-    state = nnx.to_pure_dict(nnx.state(network, nnx.Param))
-    arrays = {".".join(map(str, path)): np.asarray(x) for path, x in nnx.traversals.flatten_mapping(state).items()}
-    return save(arrays, metadata=facts)
-
-
 def load(path: epath.PathLike) -> Features:
     """The features of a classifier's file, or of the Inception network's (docs/inception.md).
 
@@ -194,12 +119,10 @@ def load(path: epath.PathLike) -> Features:
         return Features(f"Inception {digest}", inception.WIDTH, None, facts, jax.jit(look), INCEPTION_BATCH)
     if "shape" not in facts:
         raise UserError(f"{path}: holds neither a classifier of --job=features nor the Inception network")
-    size, channels, classes = json.loads(facts["shape"])
-    network = Classifier(size, channels, classes, rngs=nnx.Rngs(0))
-    flat = {tuple(int(p) if p.isdigit() else p for p in name.split(".")): jnp.asarray(x) for name, x in arrays.items()}
-    nnx.update(network, nnx.traversals.unflatten_mapping(flat))
+    size, channels, _ = json.loads(facts["shape"])
+    network = classifier.from_arrays(arrays, facts)
     forward = jax.jit(lambda images: network(images)[0])
-    return Features(f"{facts['dataset']} classifier {digest}", WIDTH, (size, channels), facts, forward, 512)
+    return Features(f"{facts['dataset']} classifier {digest}", classifier.WIDTH, (size, channels), facts, forward, 512)
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:

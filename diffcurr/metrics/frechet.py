@@ -1,28 +1,26 @@
-"""The Fréchet distance between two sets of features, from statistics that are summed up in any order."""
+"""The Fréchet distance between two sets of features, from statistics that can be merged in any order."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import joblib
 import numpy as np
-import scipy.linalg
-import scipy.stats
+import scipy  # loads its modules when they are named
 from jaxtyping import Float
-from threadpoolctl import threadpool_limits
 
 from diffcurr.metrics.intervals import Interval
 
-NEGATIVE = 1e-6  # of the largest eigenvalue: what rounding may make of an eigenvalue that is 0
+# Rounding may turn an eigenvalue of 0 into a negative one. This much is tolerated, relative to the largest eigenvalue.
+EIGENVALUE_TOLERANCE = 1e-6
 
 
 class Statistics(NamedTuple):
-    """What the distance needs to know of a set of features; of disjoint sets, `merge` gives that of their union.
+    """The statistics of a set of features from which the distance is computed, in float64.
 
     Attributes:
-      number: of examples.
-      mean: over them.
-      scatter: sum over them of the outer products of what is left without the mean.
+      number: number of examples.
+      mean: mean of the features over the examples.
+      scatter: sum over the examples of the outer product of (features - mean) with itself.
     """
 
     number: int
@@ -31,10 +29,10 @@ class Statistics(NamedTuple):
 
     @property
     def covariance(self) -> Float[np.ndarray, "feature feature"]:
-        """Unbiased (ddof 1), as in the public implementations.
+        """The unbiased covariance (ddof = 1), as in the public implementations of the distance.
 
         Raises:
-          ValueError: of fewer than two examples.
+          ValueError: if there are fewer than two examples.
         """
         if self.number < 2:
             raise ValueError(f"{self.number} example: a covariance needs at least two")
@@ -42,27 +40,27 @@ class Statistics(NamedTuple):
 
 
 def statistics(features: Float[np.ndarray, "example feature"]) -> Statistics:
-    """Those of one batch, in float64.
+    """Computes the statistics of a set of features, in float64.
 
     Raises:
-      ValueError: if there is no example, or a feature is not finite.
+      ValueError: if there are no examples, or a feature is not finite.
     """
     exact = np.asarray(features, np.float64)
     if not len(exact):
         raise ValueError("no features: statistics need at least one example")
     if not np.isfinite(exact).all():
-        raise ValueError("features that are not finite have no statistics: look at the samples")
+        raise ValueError("some features are not finite, so they have no statistics: look at the samples")
     mean = exact.mean(axis=0)
     centred = exact - mean
     return Statistics(len(exact), mean, centred.T @ centred)
 
 
 def merge(a: Statistics, b: Statistics) -> Statistics:
-    """Those of both sets together (Chan, Golub & LeVeque 1983, eq. 2.1)."""
+    """Computes the statistics of the union of two disjoint sets (Chan, Golub & LeVeque 1983, eq. 2.1)."""
     number = a.number + b.number
-    apart = b.mean - a.mean
-    scatter = a.scatter + b.scatter + np.outer(apart, apart) * (a.number * b.number / number)
-    return Statistics(number, a.mean + apart * (b.number / number), scatter)
+    difference = b.mean - a.mean
+    scatter = a.scatter + b.scatter + np.outer(difference, difference) * (a.number * b.number / number)
+    return Statistics(number, a.mean + difference * (b.number / number), scatter)
 
 
 def frechet_distance(
@@ -71,10 +69,12 @@ def frechet_distance(
     mean_b: Float[np.ndarray, " feature"],
     cov_b: Float[np.ndarray, "feature feature"],
 ) -> float:
-    """The squared 2-Wasserstein distance of two normal distributions (Dowson & Landau 1982; Heusel et al. 2017).
+    """Computes the squared 2-Wasserstein distance between two normal distributions.
 
-    |mean_a - mean_b|² + tr(A + B - 2 (A B)^(1/2)), the trace of the root as the sum of the roots of the eigenvalues of
-    A^(1/2) B A^(1/2): symmetric, so it is exact where a covariance has no full rank, with fewer examples than features.
+    It is |mean_a - mean_b|² + tr(A + B - 2 (A B)^(1/2)) for covariances A and B (Dowson & Landau 1982), known as the
+    Fréchet distance when the means and covariances are those of features (Heusel et al. 2017). The trace of the matrix
+    root is the sum of the square roots of the eigenvalues of A^(1/2) B A^(1/2). That matrix is symmetric, so the result
+    is accurate also for covariances that do not have full rank, as with fewer examples than features.
 
     Raises:
       ValueError: if a covariance has a negative eigenvalue.
@@ -88,55 +88,73 @@ def frechet_distance(
 
 
 def distance(a: Statistics, b: Statistics) -> float:
-    """`frechet_distance` of two sets."""
+    """Computes the Fréchet distance between two sets of features from their statistics.
+
+    Raises:
+      ValueError: if a set has fewer than two examples.
+    """
     return frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
 
 
 def distance_interval(
     features: Float[np.ndarray, "example feature"], reference: Statistics, *, resamples: int = 200, seed: int = 0
 ) -> Interval:
-    """The distance of a set of features from a reference, with the 95 % interval of its expectation at this number.
+    """Computes the Fréchet distance of a set of features from a reference, with a 95 % bootstrap interval.
 
-    The expectation falls with the number of examples and is above 0 for examples of the reference itself, so it belongs
-    to this number alone. The interval is the distance ± 1.96 standard deviations of resampled ones. Percentiles of
-    those are no interval: a resampled set is further away than the set itself, and at 32 features and 1,000 examples
-    they held the expectation in 0 of 100 cases. Where a set comes close to the reference's distribution this one is
-    too wide, by up to √3: it errs towards caution.
+    The interval covers the expected distance of a set with this number of examples. That expectation falls with the
+    number of examples, and is above 0 even for examples drawn from the reference, so compare equal numbers only. The
+    interval is the distance ± 1.96 standard deviations of the distances of resampled sets. Percentiles of those
+    distances would not do: a resampled set is further from the reference than the set itself, and with 32 features and
+    1,000 examples they covered the expectation in 0 of 100 cases. If the set has nearly the distribution of the
+    reference, the interval is too wide, by a factor of up to √3, which errs on the side of caution.
 
     Args:
-      reference: taken as exact.
-      resamples: each draws as many examples with replacement.
+      features: the set.
+      reference: statistics of the reference, taken as exact.
+      resamples: number of resampled sets; each has as many examples as the set, drawn from it with replacement.
+      seed: seed of the resampling.
+
+    Raises:
+      ValueError: if there are fewer than two examples, or a feature is not finite.
     """
     whole = statistics(features)
     centred = np.asarray(features, np.float64) - whole.mean
 
     def resampled(rng: np.random.Generator) -> float:
         weights = np.bincount(rng.integers(0, whole.number, whole.number), minlength=whole.number)
-        moved = weights @ centred / whole.number
-        scatter = (centred * weights[:, None]).T @ centred - whole.number * np.outer(moved, moved)
-        return distance(Statistics(whole.number, whole.mean + moved, scatter), reference)
+        shift = weights @ centred / whole.number
+        scatter = (centred * weights[:, None]).T @ centred - whole.number * np.outer(shift, shift)
+        return distance(Statistics(whole.number, whole.mean + shift, scatter), reference)
 
-    found = repeated(resampled, resamples, seed)
-    value, reach = distance(whole, reference), scipy.stats.norm.ppf(0.975) * np.std(found, ddof=1)
-    return Interval(*np.asarray([value, value - reach, value + reach]))
+    distances = repeated(resampled, resamples, seed)
+    value, half_width = distance(whole, reference), scipy.stats.norm.ppf(0.975) * np.std(distances, ddof=1)
+    return Interval(*np.asarray([value, value - half_width, value + half_width]))
 
 
 def repeated(measure: Callable[[np.random.Generator], float], times: int, seed: int = 0) -> list[float]:
-    """Random measurements, each with a generator of its own, one a core at a time.
+    """Repeats a random measurement, in parallel on all CPU cores.
 
-    BLAS keeps to one thread in each: on matrices as small as a classifier's its threads only wait for each other, the
-    longer the busier the machine (on two busy cores 270 instead of 12 ms a distance), and the last bits depend on their
-    number.
+    BLAS is limited to one thread for each measurement. With matrices as small as a classifier's, its threads mostly
+    wait for each other (on two busy cores a distance took 270 ms instead of 12 ms), and their number changes the last
+    bits of the result.
+
+    Args:
+      measure: computes one measurement with the random generator that it is given.
+      times: number of measurements; each gets a separate generator.
+      seed: seed of the generators.
     """
     generators = np.random.default_rng(seed).spawn(times)
+    import joblib  # here, not above, since most runs evaluate nothing
+    from threadpoolctl import threadpool_limits
+
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(joblib.cpu_count()) as pool:
         return list(pool.map(measure, generators))
 
 
 def _not_negative(eigenvalues: Float[np.ndarray, " value"]) -> Float[np.ndarray, " value"]:
-    """Without what rounding leaves below 0."""
-    if eigenvalues[0] < -NEGATIVE * max(abs(eigenvalues[-1]), np.finfo(np.float64).tiny):
+    """Sets eigenvalues that rounding made negative to 0; raises ValueError if rounding cannot be the reason."""
+    if eigenvalues[0] < -EIGENVALUE_TOLERANCE * max(abs(eigenvalues[-1]), np.finfo(np.float64).tiny):
         raise ValueError(
-            f"eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}: a covariance has none below 0"
+            f"eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}: a covariance has no negative eigenvalues"
         )
     return np.maximum(eigenvalues, 0.0)

@@ -1,14 +1,20 @@
-"""Intervals for what was measured with several seeds."""
+"""Confidence intervals of means over seeds."""
 
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy  # loads its modules when they are named
 from jaxtyping import Float
 
 
 class Interval(NamedTuple):
-    """A mean with its 95 % interval."""
+    """An estimate with its confidence interval, at 95 % unless stated otherwise.
+
+    Attributes:
+      mean: the estimate.
+      low: the lower end of the interval.
+      high: the upper end of the interval.
+    """
 
     mean: Float[np.ndarray, "*rest"]
     low: Float[np.ndarray, "*rest"]
@@ -16,13 +22,17 @@ class Interval(NamedTuple):
 
 
 def mean_interval(values: Float[np.ndarray, "seed *rest"], confidence: float = 0.95) -> Interval:
-    """Mean over the first axis, with Student's interval.
+    """Computes the mean over the first axis, with Student's confidence interval.
+
+    Args:
+      values: independent measurements, one for each seed.
+      confidence: probability that the interval covers the mean.
 
     Raises:
-      ValueError: with fewer than two values.
+      ValueError: if there are fewer than two values.
     """
     if len(values) < 2:
         raise ValueError(f"{len(values)} value: an interval needs at least two")
     mean = np.mean(values, axis=0)
-    reach = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * scipy.stats.sem(values, axis=0)
-    return Interval(mean, mean - reach, mean + reach)
+    half_width = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * scipy.stats.sem(values, axis=0)
+    return Interval(mean, mean - half_width, mean + half_width)

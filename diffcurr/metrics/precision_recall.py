@@ -1,17 +1,21 @@
-"""Precision and recall of samples: how many look real, and how much of what is real they reach."""
+"""Precision and recall of samples: the share of samples that look real, and the share of real images they cover."""
 
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # loads its modules when they are named
 from jaxtyping import Bool, Float
-from scipy.spatial.distance import cdist
-from sklearn.neighbors import NearestNeighbors
 
-ROWS = 1024  # of the matrix of distances at a time
+BLOCK_SIZE = 1024  # rows of the distance matrix that are in memory at once
 
 
 class PrecisionRecall(NamedTuple):
-    """Shares, from 0 to 1."""
+    """Precision and recall, each from 0 to 1.
+
+    Attributes:
+      precision: share of the generated examples that the real examples cover.
+      recall: share of the real examples that the generated examples cover.
+    """
 
     precision: float
     recall: float
@@ -20,14 +24,18 @@ class PrecisionRecall(NamedTuple):
 def precision_recall(
     real: Float[np.ndarray, "real feature"], generated: Float[np.ndarray, "generated feature"], neighbours: int = 3
 ) -> PrecisionRecall:
-    """Precision and recall of Kynkäänniemi et al. 2019.
+    """Computes precision and recall of generated examples, from nearest neighbours (Kynkäänniemi et al. 2019).
 
-    A set covers the balls around its members that reach to their `neighbours`-th nearest other member. Precision is the
-    share of the generated that the real cover, recall the share of the real that the generated cover. Both depend on
-    the numbers of examples: compare figures of equal numbers only.
+    A set covers a ball around each of its members, whose radius is the distance to the member's k-th nearest neighbour
+    in the set. Precision and recall both depend on the numbers of examples, so compare results of equal numbers only.
+
+    Args:
+      real: features of real examples.
+      generated: features of generated examples.
+      neighbours: k.
 
     Raises:
-      ValueError: if there are not more examples than neighbours.
+      ValueError: if a set does not have more examples than `neighbours`.
     """
     for name, features in (("real", real), ("generated", generated)):
         if len(features) <= neighbours:
@@ -41,7 +49,11 @@ def precision_recall(
 def _covered(
     points: Float[np.ndarray, "point feature"], members: Float[np.ndarray, "member feature"], neighbours: int
 ) -> Bool[np.ndarray, " point"]:
-    """Whether each point lies in the ball of a member."""
-    radii = NearestNeighbors(n_neighbors=neighbours).fit(members).kneighbors()[0][:, -1]  # others than itself
-    parts = [cdist(points[start : start + ROWS], members) <= radii for start in range(0, len(points), ROWS)]
+    """Says for each point whether it lies in the ball around one of the members."""
+    from sklearn.neighbors import NearestNeighbors  # here, not above, since most runs evaluate nothing
+
+    # A member is not its own neighbour.
+    radii = NearestNeighbors(n_neighbors=neighbours).fit(members).kneighbors()[0][:, -1]
+    blocks = (points[start : start + BLOCK_SIZE] for start in range(0, len(points), BLOCK_SIZE))
+    parts = [scipy.spatial.distance.cdist(block, members) <= radii for block in blocks]
     return np.concatenate([part.any(axis=1) for part in parts])

@@ -1,13 +1,14 @@
 """DiT with adaLN-Zero blocks (Peebles & Xie, "Scalable Diffusion Models with Transformers", 2023)."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.nnx import initializers
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from diffcurr.networks import embeddings
 from diffcurr.networks.layers import Linear
@@ -29,9 +30,11 @@ class DiT(nnx.Module):
     Called with
       x: float [B, H, W, C], H = W = input_size;
       t: float [B], the time as the process gives it (0..T-1 for DDPM);
-      y: int [B] in 0..num_classes, where num_classes itself stands for "no class"; None if num_classes is 0;
+      condition: {"label": int [B]} in 0..num_classes, where num_classes itself stands for "no class"; {} if it is 0;
     it returns float32 [B, H, W, C], or [B, H, W, 2C] with learn_sigma.
     """
+
+    DERIVED: ClassVar = ("input_size", "in_channels", "num_classes", "learn_sigma", "class_dropout_prob")
 
     def __init__(
         self,
@@ -56,6 +59,9 @@ class DiT(nnx.Module):
           input_size: height and width of x, in pixels (or latent positions).
           patch_size: side of a patch; must divide input_size.
           hidden_size: width; divisible by num_heads and by 4.
+          depth: number of blocks.
+          num_heads: attention heads of each block.
+          mlp_ratio: width of each block's perceptron, as a multiple of hidden_size.
           num_classes: 0 for an unconditional network.
           learn_sigma: output twice the channels, for a learned variance.
           class_dropout_prob: the share of labels that training replaces by "no class"; above 0 the label table has a
@@ -106,27 +112,40 @@ class DiT(nnx.Module):
         self.final_modulation = linear(hidden_size, 2 * hidden_size, zeros)
         self.final_linear = linear(hidden_size, patch_size**2 * self.out_channels, zeros)
 
-    @staticmethod
-    def data_arguments(
-        size: int, channels: int, num_classes: int, class_dropout: float, learn_variance: bool, augment_dim: int
-    ) -> dict[str, Any]:
-        """The arguments that follow from data and process."""
-        if augment_dim:
-            raise ValueError("takes no augmentation labels: set dataset.augment = 0, or choose song_unet")
-        return {
-            "input_size": size,
-            "in_channels": channels,
-            "num_classes": num_classes,
-            "class_dropout_prob": class_dropout,
-            "learn_sigma": learn_variance,
-        }
+    @classmethod
+    def from_spec(
+        cls, shape: tuple[int, ...], condition: Mapping[str, Any], *, learn_variance: bool, **settings: Any
+    ) -> "DiT":
+        """The network for x of this shape and a condition of these fields (`networks.Network`).
+
+        Raises:
+          ValueError: for a condition that is neither empty nor a class label, or an image that is not square.
+        """
+        height, width, channels = shape
+        if height != width:
+            raise ValueError(f"images of {height}x{width}: DiT takes square ones")
+        fields = dict(condition)
+        label = fields.pop("label", None)
+        if fields:
+            raise ValueError(f"DiT takes no {', '.join(fields)}; for dataset.augment choose song_unet, or set it to 0")
+        return cls(
+            input_size=height,
+            in_channels=channels,
+            num_classes=label.num_classes if label else 0,
+            class_dropout_prob=float(label.droppable) if label else 0.0,
+            learn_sigma=learn_variance,
+            **settings,
+        )
 
     def __call__(
         self,
         x: Float[Array, "batch height width channel"],
         t: Float[Array, " batch"],
-        y: Int[Array, " batch"] | None = None,
+        condition: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch height width out_channel"]:
+        del key  # nothing is dropped
         height, width = x.shape[1:3]
         p = self.patch_size
         tokens_btd = self.x_embedder(patchify(x.astype(self.dtype), p))
@@ -136,9 +155,9 @@ class DiT(nnx.Module):
         time_bf = embeddings.timestep_embedding(t, TIME_FEATURES).astype(self.dtype)
         condition_bd = self.t_embedder_out(nnx.silu(self.t_embedder_in(time_bf)))
         if self.y_embedder is not None:
-            if y is None:
-                raise ValueError("this network is class-conditional: pass labels y (num_classes stands for no class)")
-            condition_bd = condition_bd + self.y_embedder(y)
+            if "label" not in condition:
+                raise ValueError("this network is class-conditional: its condition has no 'label'")
+            condition_bd = condition_bd + self.y_embedder(condition["label"])
         condition_bd = nnx.silu(condition_bd)
 
         block_def, block_params = nnx.split(self.blocks)

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Shaped
 
-from diffcurr.axes import BATCH_AXES
+from diffcurr.batch import BATCH_AXES
 
 
 class Linear(nnx.Linear):

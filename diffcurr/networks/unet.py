@@ -1,26 +1,24 @@
 """The U-Nets of Song et al. 2021 as reimplemented for EDM (Karras et al. 2022): DDPM++ and NCSN++ arrangements."""
 
 import itertools
-import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from flax.nnx import initializers
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from diffcurr.networks import embeddings
-from diffcurr.networks.layers import Conv, Linear, keep_batch_spread
+from diffcurr.networks.layers import keep_batch_spread
+from diffcurr.networks.unet_blocks import SKIP_SCALE, Maker, UNetBlock
 
 ENCODERS = ("standard", "skip", "residual")
 DECODERS = ("standard", "skip")
 EMBEDDINGS = ("positional", "fourier")
 FOURIER_SCALE = 16.0
-SKIP_SCALE = math.sqrt(0.5)
-EPSILON = 1e-6
 
 
 class SongUNet(nnx.Module):
@@ -32,10 +30,13 @@ class SongUNet(nnx.Module):
     Called with
       x: float [B, H, W, C], H = W = img_resolution;
       noise_labels: float [B], the noise level as the process gives it;
-      class_labels: float [B, label_dim], or int [B] where label_dim itself stands for "no class"; None without classes;
-      augment_labels: float [B, augment_dim]; None where nothing was augmented;
+      condition: {"label": float [B, label_dim], or int [B] where label_dim itself stands for "no class"; "augment":
+        float [B, augment_dim]}, without `label` if label_dim is 0, without `augment` where nothing was augmented;
+      key: of the activations that are dropped; None to drop none;
     it returns float32 [B, H, W, out_channels].
     """
+
+    DERIVED: ClassVar = ("img_resolution", "in_channels", "out_channels", "label_dim", "augment_dim")
 
     def __init__(
         self,
@@ -65,9 +66,15 @@ class SongUNet(nnx.Module):
           augment_dim: width of the augmentation labels; 0 for none.
           model_channels: width at the highest resolution, before `channel_mult` of each resolution.
           num_blocks: residual blocks a resolution (one more in the decoder).
+          channel_mult: width at each resolution, as a multiple of model_channels; each halves the one before.
           attn_resolutions: those with attention; the lowest resolution always has it once, in the decoder's middle.
           dropout: within each block, where a key is given.
-          channel_mult_emb, channel_mult_noise: widths of the condition and of the noise level's embedding.
+          channel_mult_emb, channel_mult_noise: widths of the condition and of the noise level's embedding, as multiples
+            of model_channels.
+          embedding_type: of the noise level: `positional` (DDPM++) or `fourier` (NCSN++).
+          encoder_type: `standard`, `residual` or `skip`.
+          decoder_type: `standard` or `skip`.
+          resample_filter: taps of the filter that halves and doubles the resolution.
           dtype: compute dtype; parameters are float32.
 
         Raises:
@@ -89,7 +96,7 @@ class SongUNet(nnx.Module):
             raise ValueError(f"model_channels = {model_channels}: must be divisible by 4")
         self.label_dim, self.augment_dim, self.dtype = label_dim, augment_dim, jnp.dtype(dtype)
         self.dropout, self.resample_filter = dropout, tuple(resample_filter)
-        make = _Maker(self.dtype, self.resample_filter, rngs)
+        make = Maker(self.dtype, self.resample_filter, rngs)
         noise_channels, emb_channels = model_channels * channel_mult_noise, model_channels * channel_mult_emb
         self.noise_channels = noise_channels
         # The public network draws these frequencies once and keeps them; a static tuple of floats is kept here.
@@ -152,31 +159,42 @@ class SongUNet(nnx.Module):
         self.dec = nnx.Dict(dec)
         self.encoder_order, self.decoder_order = tuple(enc), tuple(dec)
 
-    @staticmethod
-    def data_arguments(
-        size: int, channels: int, num_classes: int, class_dropout: float, learn_variance: bool, augment_dim: int
-    ) -> dict[str, Any]:
-        """The arguments that follow from data and process. Without a class its labels are zeros, dropped or not."""
-        del class_dropout
-        return {
-            "img_resolution": size,
-            "in_channels": channels,
-            "out_channels": channels * (2 if learn_variance else 1),
-            "label_dim": num_classes,
-            "augment_dim": augment_dim,
-        }
+    @classmethod
+    def from_spec(
+        cls, shape: tuple[int, ...], condition: Mapping[str, Any], *, learn_variance: bool, **settings: Any
+    ) -> "SongUNet":
+        """The network for x of this shape and a condition of these fields (`networks.Network`).
+
+        Raises:
+          ValueError: for a condition of other fields than a class label and labels of augmentations, or an image that
+            is not square.
+        """
+        height, width, channels = shape
+        if height != width:
+            raise ValueError(f"images of {height}x{width}: the U-Net takes square ones")
+        fields = dict(condition)
+        label, augment = fields.pop("label", None), fields.pop("augment", None)
+        if fields:
+            raise ValueError(f"the U-Net takes no {', '.join(fields)}: only a class label and labels of augmentations")
+        return cls(
+            img_resolution=height,
+            in_channels=channels,
+            out_channels=channels * (2 if learn_variance else 1),
+            label_dim=label.num_classes if label else 0,
+            augment_dim=augment.shape[0] if augment else 0,
+            **settings,
+        )
 
     def __call__(
         self,
         x: Float[Array, "batch height width channel"],
         noise_labels: Float[Array, " batch"],
-        class_labels: Float[Array, "batch label"] | Int[Array, " batch"] | None = None,
-        augment_labels: Float[Array, "batch augment"] | None = None,
+        condition: Mapping[str, Any] = MappingProxyType({}),
         *,
-        dropout_key: PRNGKeyArray | None = None,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch height width out_channel"]:
-        emb = self._condition(noise_labels, class_labels, augment_labels)
-        kept = itertools.repeat(None) if dropout_key is None or not self.dropout else self._kept(dropout_key, len(x))
+        emb = self._condition(noise_labels, condition)
+        kept = itertools.repeat(None) if key is None or not self.dropout else self._kept(key, len(x))
         x = x.astype(self.dtype)
 
         skips: list[Array] = []
@@ -230,7 +248,7 @@ class SongUNet(nnx.Module):
         drawn = {shape: draw(shape) for shape in dict.fromkeys(shapes)}
         return (next(drawn[shape]) for shape in shapes)
 
-    def _condition(self, noise_labels: Array, class_labels: Array | None, augment_labels: Array | None) -> Array:
+    def _condition(self, noise_labels: Array, condition: Mapping[str, Any]) -> Array:
         if self.frequencies is None:
             emb = embeddings.timestep_embedding(noise_labels, self.noise_channels, endpoint=True)
         else:
@@ -238,178 +256,12 @@ class SongUNet(nnx.Module):
             emb = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=1)
         emb = jnp.concatenate(jnp.split(emb, 2, axis=1)[::-1], axis=1).astype(self.dtype)  # sines first
         if self.map_label is not None:
-            if class_labels is None:
-                raise ValueError("this network is class-conditional: pass class_labels (zeros stand for no class)")
+            if "label" not in condition:
+                raise ValueError("this network is class-conditional: its condition has no 'label'")
+            class_labels = condition["label"]
             if jnp.issubdtype(class_labels.dtype, jnp.integer):
                 class_labels = jax.nn.one_hot(class_labels, self.label_dim)
             emb = emb + self.map_label(class_labels * np.sqrt(self.label_dim))
-        if self.map_augment is not None and augment_labels is not None:
-            emb = emb + self.map_augment(augment_labels)
+        if self.map_augment is not None and "augment" in condition:
+            emb = emb + self.map_augment(condition["augment"])
         return nnx.silu(self.map_layer1(nnx.silu(self.map_layer0(emb))))
-
-
-class UNetBlock(nnx.Module):
-    """Two convolutions around the condition, a skip path, and self-attention where wanted."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        emb_channels: int,
-        dropout: float,
-        make: "_Maker",
-        *,
-        up: bool = False,
-        down: bool = False,
-        attention: bool = False,
-    ):
-        self.dropout, self.out_channels = dropout, out_channels
-        self.norm0 = make.norm(in_channels)
-        self.conv0 = make.conv(in_channels, out_channels, 3, up=up, down=down)
-        self.affine = make.linear(emb_channels, out_channels)
-        self.norm1 = make.norm(out_channels)
-        self.conv1 = make.conv(out_channels, out_channels, 3, scale=1e-5)
-        changes = in_channels != out_channels or up or down
-        self.skip = make.conv(in_channels, out_channels, 1, up=up, down=down) if changes else None
-        self.norm2 = make.norm(out_channels) if attention else None
-        self.qkv = make.conv(out_channels, 3 * out_channels, 1, scale=math.sqrt(0.2)) if attention else None
-        self.proj = make.conv(out_channels, out_channels, 1, scale=1e-5) if attention else None
-
-    def __call__(
-        self,
-        x: Float[Array, "batch height width channel"],
-        emb: Float[Array, "batch width_emb"],
-        kept: Bool[Array, "batch height_out width_out channel_out"] | None = None,
-    ) -> Float[Array, "batch height_out width_out channel_out"]:
-        h = self.conv0(nnx.silu(self.norm0(x)))
-        h = nnx.silu(self.norm1(h + self.affine(emb)[:, None, None]))
-        if kept is not None:
-            h = jnp.where(kept, h / (1.0 - self.dropout), 0.0)
-        x = (self.conv1(h) + (x if self.skip is None else self.skip(x))) * SKIP_SCALE
-        if self.qkv is None:
-            return x
-        assert self.norm2 is not None and self.proj is not None
-        batch, height, width, channels = x.shape
-        # One head; query, key and value alternate along the channels, as in the public network.
-        qkv = self.qkv(self.norm2(x)).reshape(batch, height * width, 1, channels, 3)
-        attended = jax.nn.dot_product_attention(qkv[..., 0], qkv[..., 1], qkv[..., 2])
-        return (self.proj(attended.reshape(x.shape)) + x) * SKIP_SCALE
-
-
-class ResamplingConv(nnx.Module):
-    """A convolution that may double or halve the resolution, with a smoothing filter; kernel 0 is the filter alone."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        *,
-        scale: float,
-        up: bool,
-        down: bool,
-        fused: bool,
-        resample_filter: tuple[int, ...],
-        dtype: Any,
-        rngs: nnx.Rngs,
-    ):
-        self.up, self.down, self.fused = up, down, fused
-        self.resample_filter, self.padding = resample_filter, kernel // 2
-        filter_padding = (len(resample_filter) - 1) // 2
-        if fused and down:  # the filter follows the convolution and takes no padding of its own
-            self.padding += filter_padding
-        xavier = initializers.xavier_uniform()
-        self.conv = (
-            Conv(
-                in_channels,
-                out_channels,
-                (kernel, kernel),
-                padding=self.padding,
-                kernel_init=lambda key, shape, dtype: scale * xavier(key, shape, dtype),
-                dtype=dtype,
-                rngs=rngs,
-            )
-            if kernel
-            else None
-        )
-
-    def __call__(
-        self, x: Float[Array, "batch height width channel"]
-    ) -> Float[Array, "batch height_out width_out channel_out"]:
-        if self.fused and self.down:
-            assert self.conv is not None
-            return resample(self.conv(x), self.resample_filter, down=True, padding=0)
-        if self.up or self.down:
-            x = resample(x, self.resample_filter, down=self.down, padding=(len(self.resample_filter) - 1) // 2)
-        return x if self.conv is None else self.conv(x)
-
-
-def resample(
-    x: Float[Array, "batch height width channel"], taps: tuple[int, ...], *, down: bool, padding: int
-) -> Float[Array, "batch height_out width_out channel"]:
-    """Halves or doubles the resolution, each channel by itself, with a separable filter."""
-    if taps == (1, 1):  # means of four pixels, and copies: the same, and much faster than as a convolution
-        if down:
-            b, h, w, c = x.shape
-            return jnp.mean(x.reshape(b, h // 2, 2, w // 2, 2, c), axis=(2, 4))
-        return x.repeat(2, axis=1).repeat(2, axis=2)
-    row = np.asarray(taps, np.float32) / np.sum(taps)
-    kernel = np.outer(row, row) * (1.0 if down else 4.0)
-    channels, reach = x.shape[-1], len(taps) - 1
-    return jax.lax.conv_general_dilated(
-        x,
-        jnp.broadcast_to(jnp.asarray(kernel, x.dtype)[:, :, None, None], (*kernel.shape, 1, channels)),
-        window_strides=(2, 2) if down else (1, 1),
-        padding=[(padding, padding) if down else (reach - padding, reach - padding)] * 2,
-        lhs_dilation=None if down else (2, 2),
-        feature_group_count=channels,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-class _Maker:
-    """Makes layers with float32 parameters, one compute dtype and the public network's initialisation."""
-
-    def __init__(self, dtype: Any, resample_filter: tuple[int, ...], rngs: nnx.Rngs):
-        self._dtype, self._filter, self._rngs = dtype, resample_filter, rngs
-
-    def linear(self, in_features: int, out_features: int, *, use_bias: bool = True) -> Linear:
-        xavier = initializers.xavier_uniform()
-        return Linear(
-            in_features, out_features, use_bias=use_bias, kernel_init=xavier, dtype=self._dtype, rngs=self._rngs
-        )
-
-    def conv(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        *,
-        scale: float = 1.0,
-        up: bool = False,
-        down: bool = False,
-        fused: bool = False,
-    ) -> ResamplingConv:
-        return ResamplingConv(
-            in_channels,
-            out_channels,
-            kernel,
-            scale=scale,
-            up=up,
-            down=down,
-            fused=fused,
-            resample_filter=self._filter,
-            dtype=self._dtype,
-            rngs=self._rngs,
-        )
-
-    def norm(self, channels: int) -> nnx.GroupNorm:
-        groups = min(32, channels // 4)
-        return nnx.GroupNorm(
-            channels,
-            num_groups=groups,
-            epsilon=EPSILON,
-            dtype=self._dtype,
-            use_fast_variance=False,
-            rngs=self._rngs,
-        )

@@ -1,8 +1,8 @@
-"""The network of the Fréchet inception distance: Inception-v3 as in TensorFlow's graph of December 2015.
+"""The network of the Fréchet inception distance (Heusel et al. 2017): Inception-v3 as TensorFlow published it in 2015.
 
-Its weights are the user's to bring, as arrays under the names of the public PyTorch translation (docs/inception.md).
-That graph differs from the later Inception-v3 in its pooling: averages leave out the padding, and the last block takes
-maxima (Heusel et al. 2017 compare images by it; Szegedy et al. 2016 describe the network).
+Szegedy et al. 2016 describe Inception-v3. The graph of December 2015, which the distance uses, differs from the later
+one in its pooling: average pooling does not count the padding, and the last block uses max pooling. The weights are not
+shipped; docs/inception.md says where to get them. They are read under the names of the public PyTorch translation.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,13 +14,21 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-WIDTH = 2048  # of the features, the mean over positions of the last block
-SIDE = 299  # of the images that it was trained on
-EPSILON = 1e-3  # of its batch normalisation
+WIDTH = 2048  # number of features: the channels of the last block, averaged over positions
+SIDE = 299  # height and width of the images that the network was trained on
+EPSILON = 1e-3  # added to the variance in batch normalisation
 
 
 class Conv(NamedTuple):
-    """A convolution with its normalisation and rectifier; `padded` to keep the size."""
+    """A convolution, followed by batch normalisation and a ReLU.
+
+    Attributes:
+      name: name of the layer in the public PyTorch translation, within its block.
+      width: number of output channels.
+      kernel: height and width of the kernel.
+      stride: stride along both axes.
+      padded: whether the input is padded with zeros, so that stride 1 keeps its size.
+    """
 
     name: str
     width: int
@@ -30,25 +38,25 @@ class Conv(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """A pooling of 3x3; padded to keep the size unless it moves by 2."""
+    """A pooling over windows of 3x3 pixels, `average` or `max`. With stride 1 the input is padded to keep its size."""
 
     kind: str
     stride: int = 1
 
 
 Layer: TypeAlias = Conv | Pool | tuple[Conv, ...]
-"""Convolutions in a tuple are beside each other: their outputs are concatenated."""
+"""A layer of a branch. The convolutions in a tuple have the same input, and their outputs are concatenated."""
 
 
-def _rows(*layers: tuple[str, int, tuple[int, int]]) -> list[Layer]:
+def _convs(*layers: tuple[str, int, tuple[int, int]]) -> list[Layer]:
     return [Conv(*layer) for layer in layers]
 
 
 def _block_a(pooled: int) -> list[list[Layer]]:
     return [
-        _rows(("branch1x1", 64, (1, 1))),
-        _rows(("branch5x5_1", 48, (1, 1)), ("branch5x5_2", 64, (5, 5))),
-        _rows(("branch3x3dbl_1", 64, (1, 1)), ("branch3x3dbl_2", 96, (3, 3)), ("branch3x3dbl_3", 96, (3, 3))),
+        _convs(("branch1x1", 64, (1, 1))),
+        _convs(("branch5x5_1", 48, (1, 1)), ("branch5x5_2", 64, (5, 5))),
+        _convs(("branch3x3dbl_1", 64, (1, 1)), ("branch3x3dbl_2", 96, (3, 3)), ("branch3x3dbl_3", 96, (3, 3))),
         [Pool("average"), Conv("branch_pool", pooled)],
     ]
 
@@ -57,7 +65,7 @@ def _block_b() -> list[list[Layer]]:
     return [
         [Conv("branch3x3", 384, (3, 3), 2, False)],
         [
-            *_rows(("branch3x3dbl_1", 64, (1, 1)), ("branch3x3dbl_2", 96, (3, 3))),
+            *_convs(("branch3x3dbl_1", 64, (1, 1)), ("branch3x3dbl_2", 96, (3, 3))),
             Conv("branch3x3dbl_3", 96, (3, 3), 2, False),
         ],
         [Pool("max", 2)],
@@ -66,9 +74,9 @@ def _block_b() -> list[list[Layer]]:
 
 def _block_c(inner: int) -> list[list[Layer]]:
     return [
-        _rows(("branch1x1", 192, (1, 1))),
-        _rows(("branch7x7_1", inner, (1, 1)), ("branch7x7_2", inner, (1, 7)), ("branch7x7_3", 192, (7, 1))),
-        _rows(
+        _convs(("branch1x1", 192, (1, 1))),
+        _convs(("branch7x7_1", inner, (1, 1)), ("branch7x7_2", inner, (1, 7)), ("branch7x7_3", 192, (7, 1))),
+        _convs(
             ("branch7x7dbl_1", inner, (1, 1)),
             ("branch7x7dbl_2", inner, (7, 1)),
             ("branch7x7dbl_3", inner, (1, 7)),
@@ -80,7 +88,7 @@ def _block_c(inner: int) -> list[list[Layer]]:
 
 
 def _block_d() -> list[list[Layer]]:
-    seven = _rows(("branch7x7x3_1", 192, (1, 1)), ("branch7x7x3_2", 192, (1, 7)), ("branch7x7x3_3", 192, (7, 1)))
+    seven = _convs(("branch7x7x3_1", 192, (1, 1)), ("branch7x7x3_2", 192, (1, 7)), ("branch7x7x3_3", 192, (7, 1)))
     return [
         [Conv("branch3x3_1", 192), Conv("branch3x3_2", 320, (3, 3), 2, False)],
         [*seven, Conv("branch7x7x3_4", 192, (3, 3), 2, False)],
@@ -93,7 +101,7 @@ def _block_e(pool: str) -> list[list[Layer]]:
         return (Conv(f"{name}a", 384, (1, 3)), Conv(f"{name}b", 384, (3, 1)))
 
     return [
-        _rows(("branch1x1", 320, (1, 1))),
+        _convs(("branch1x1", 320, (1, 1))),
         [Conv("branch3x3_1", 384), crossed("branch3x3_2")],
         [Conv("branch3x3dbl_1", 448), Conv("branch3x3dbl_2", 384, (3, 3)), crossed("branch3x3dbl_3")],
         [Pool(pool), Conv("branch_pool", 192)],
@@ -126,9 +134,9 @@ NORMALISATION = ("bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
 
 
 class Inception(nnx.Module):
-    """Called with float [B, H, W, 3] in [-1, 1], of any size, it returns the features [B, 2048].
+    """Inception-v3 without its classifier: images float [B, H, W, 3] in [-1, 1], of any size, to features [B, 2048].
 
-    Normalisations are folded into the convolutions, so that each has a kernel and a bias.
+    Batch normalisation is folded into the convolutions, so each of them has only a kernel and a bias.
     """
 
     def __init__(self, *, rngs: nnx.Rngs):
@@ -183,42 +191,48 @@ def _pool(
 
 
 def enlarge(images: Float[Array, "batch height width 3"]) -> Float[Array, "batch 299 299 3"]:
-    """As the graph does it: bilinear, with the first pixels' corners upon each other, pixels p to (p - 128) / 128.
+    """Resizes images to 299x299 and scales their pixels, as the first layers of the TensorFlow graph do.
+
+    Resizing is bilinear, as by TensorFlow 1 without aligned corners. A pixel p from 0 to 255 becomes (p - 128) / 128.
 
     Args:
-      images: in [-1, 1], for pixels from 0 to 255.
+      images: pixels in [-1, 1], where -1 is p = 0 and 1 is p = 255.
     """
-    rows, columns = (jnp.asarray(_bilinear(side)) for side in images.shape[1:3])
-    x = jnp.einsum("ih,bhwc->biwc", rows, images, precision=jax.lax.Precision.HIGHEST)
-    x = jnp.einsum("jw,biwc->bijc", columns, x, precision=jax.lax.Precision.HIGHEST)
+    vertical, horizontal = (jnp.asarray(_bilinear(side)) for side in images.shape[1:3])
+    x = jnp.einsum("ih,bhwc->biwc", vertical, images, precision=jax.lax.Precision.HIGHEST)
+    x = jnp.einsum("jw,biwc->bijc", horizontal, x, precision=jax.lax.Precision.HIGHEST)
     return (x * 127.5 - 0.5) / 128.0
 
 
 def _bilinear(side: int) -> Float[np.ndarray, "299 side"]:
-    """TensorFlow 1's ResizeBilinear along one axis: position i takes from i side / 299, and never beyond the last."""
-    at = np.arange(SIDE, dtype=np.float32) * (np.float32(side) / np.float32(SIDE))
-    low = np.minimum(at.astype(int), side - 1)
-    share = at - low
+    """Makes the matrix of TensorFlow 1's ResizeBilinear along one axis.
+
+    Output position i is interpolated at input position i side / 299; beyond the last input position, that one is taken.
+    """
+    position = np.arange(SIDE, dtype=np.float32) * (np.float32(side) / np.float32(SIDE))
+    low = np.minimum(position.astype(int), side - 1)
+    weight = position - low
     matrix = np.zeros((SIDE, side), np.float32)
-    matrix[np.arange(SIDE), low] += 1 - share
-    matrix[np.arange(SIDE), np.minimum(low + 1, side - 1)] += share
+    matrix[np.arange(SIDE), low] += 1 - weight
+    matrix[np.arange(SIDE), np.minimum(low + 1, side - 1)] += weight
     return matrix
 
 
 def is_inception(names: Collection[str]) -> bool:
-    """Whether arrays of these names look like the public network's."""
+    """Says whether the names of arrays look like those of the public PyTorch translation."""
     return "Mixed_7c.branch_pool.conv.weight" in names
 
 
 def from_public(arrays: Mapping[str, np.ndarray]) -> Inception:
-    """The network with the public translation's weights.
+    """Makes the network with the weights of the public PyTorch translation.
 
     Args:
-      arrays: `Mixed_5b.branch1x1.conv.weight` [out, in, height, width], `.bn.weight`, `.bn.bias`, `.bn.running_mean`,
-        `.bn.running_var` [out], and so on. The classifier (`fc`) and counters are not used.
+      arrays: the weights by name. Each convolution, such as `Mixed_5b.branch1x1`, has `.conv.weight`
+        [out, in, height, width] and `.bn.weight`, `.bn.bias`, `.bn.running_mean` and `.bn.running_var` [out]. The
+        arrays of the classifier (`fc`) and the counters of batches are ignored.
 
     Raises:
-      ValueError: naming the arrays that are missing, left over or of another shape.
+      ValueError: if arrays are missing, left over or have another shape; the message names them.
     """
     network = nnx.eval_shape(lambda: Inception(rngs=nnx.Rngs(0)))
     wanted = {f"{name}.{part}" for name in network.convs for part in ("conv.weight", *NORMALISATION)}
@@ -234,7 +248,7 @@ def from_public(arrays: Mapping[str, np.ndarray]) -> Inception:
         scale, shift, mean, variance = (np.asarray(arrays[f"{name}.{part}"], np.float64) for part in NORMALISATION)
         if kernel.shape != conv.kernel.shape:
             raise ValueError(
-                f"{name}.conv.weight: gives a kernel of {kernel.shape}, the network has {conv.kernel.shape}"
+                f"{name}.conv.weight: gives a kernel of shape {kernel.shape}, the network has {conv.kernel.shape}"
             )
         scale = scale / np.sqrt(variance + EPSILON)
         conv.kernel = nnx.Param(jnp.asarray(kernel * scale, jnp.float32))

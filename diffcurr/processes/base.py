@@ -1,18 +1,21 @@
 """What a forward process is."""
 
 import abc
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 from jaxtyping import Array, Float
 
-from diffcurr.processes.prediction import Level
+from diffcurr.processes.density import Density, Share, Uniform, array_module, inside, special_module
+from diffcurr.processes.prediction import Epsilon, Level, Prediction, expand
+from diffcurr.processes.weighting import Constant, Weighting
 
-Predict = Callable[[Float[Array, "batch height width channel"], Float[Array, " batch"]], Array]
+__all__ = ["Denoised", "Losses", "Predict", "Process", "array_module", "inside", "special_module"]
+
+Predict = Callable[[Float[Array, "batch *shape"], Float[Array, " batch"]], Array]
 """A network with its parameters and condition bound: (scaled x, time as the network sees it) -> its raw output."""
 
 
@@ -24,52 +27,68 @@ class Denoised(NamedTuple):
       variance: with a learned variance, where it lies between the posterior's (0) and beta (1), in logarithm.
     """
 
-    x0: Float[Array, "batch height width channel"]
-    variance: Float[Array, "batch height width channel"] | None = None
+    x0: Float[Array, "batch *shape"]
+    variance: Float[Array, "batch *shape"] | None = None
 
 
+class Losses(NamedTuple):
+    """Of each example, before any mean over the batch.
+
+    Attributes:
+      loss: what is trained on.
+      noise_error: mean squared error of the noise, which compares noise levels, predictions and weightings.
+    """
+
+    loss: Float[Array, " batch"]
+    noise_error: Float[Array, " batch"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Process(abc.ABC):
     """x = alpha x0 + sigma noise at a noise level, which has three names.
 
     The quantile u in [0, 1): the share of the process's own training distribution that has less noise; the native time
     of its authors; and log-SNR. Noise grows with u. Methods of levels take NumPy arrays (then they compute in float64,
     for what is done before training) or JAX's.
+
+    A process says its path, `path_time` and `alpha_sigma`, and its sampler's grid; how densely the path is drawn, what
+    the network predicts and how its error is weighted are parts of it.
+
+    Attributes:
+      prediction: what the network outputs.
+      weighting: of the squared error, by noise level.
+      density: how densely the path is drawn in training.
     """
+
+    prediction: Prediction = Epsilon()
+    weighting: Weighting = Constant()
+    density: Density = Uniform()
+
+    def __post_init__(self) -> None:
+        self.density.check(self.num_levels)
+        self.weighting.check(self)
+        self.prediction.check(self.level(self.sampling_times(2)[:1]))
+
+    ################################################################ the path
 
     @property
     def num_levels(self) -> int:
-        """How many equally likely noise levels there are; for a continuous process, how finely to tabulate it."""
+        """How many equally spaced noise levels there are; for a continuous process, how finely to tabulate it."""
         return 1000
 
     @abc.abstractmethod
-    def time(self, u: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
-        """Native time of a quantile."""
+    def path_time(self, q: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
+        """Native time at a share q of the path, for q near 0 exact."""
 
     @abc.abstractmethod
-    def quantile(self, time: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
-        """Quantile of a native time; the middle of its interval where many quantiles share one."""
+    def path_share(self, time: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
+        """Inverse of `path_time`; the middle of the interval where many shares have one time."""
 
     @abc.abstractmethod
     def alpha_sigma(
         self, time: Float[Array | np.ndarray, "*batch"]
     ) -> tuple[Float[Array | np.ndarray, "*batch"], Float[Array | np.ndarray, "*batch"]]:
         """(alpha, sigma) at a native time."""
-
-    @abc.abstractmethod
-    def loss(
-        self,
-        predict: Predict,
-        x0: Float[Array, "batch height width channel"],
-        u: Float[Array, " batch"],
-        noise: Float[Array, "batch height width channel"],
-    ) -> Float[Array, " batch"]:
-        """Training loss of each example, before any mean over the batch."""
-
-    @abc.abstractmethod
-    def denoise(
-        self, predict: Predict, x: Float[Array, "batch height width channel"], time: Float[Array, " batch"]
-    ) -> Denoised:
-        """The network's estimate of x0 from x at a native time."""
 
     @abc.abstractmethod
     def sampling_times(self, steps: int, last_step: float = 0.0) -> Float[np.ndarray, " step"]:
@@ -88,14 +107,32 @@ class Process(abc.ABC):
     def clean_time(self) -> float:
         """The native time of clean data."""
 
-    @property
-    def learns_variance(self) -> bool:
-        """Whether the network outputs a variance beside its prediction, that is, twice the channels."""
-        return False
+    def level(self, time: Float[Array | np.ndarray, "*batch"]) -> Level:
+        """What predictions need to know of a native time."""
+        return Level(*self.alpha_sigma(time))
+
+    ###################################################### quantiles of the path
+
+    def time_of(self, share: Share) -> Float[Array | np.ndarray, "*batch"]:
+        """Native time at a place on the path."""
+        return self.path_time(share.q)
+
+    def share_of(self, time: Float[Array | np.ndarray, "*batch"]) -> Share:
+        """The place of a native time on the path."""
+        q = self.path_share(time)
+        return Share(q, 1.0 - q)
+
+    def time(self, u: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
+        """Native time of a quantile."""
+        return self.time_of(self.density.share(u, self.num_levels))
+
+    def quantile(self, time: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
+        """Quantile of a native time; the middle of its interval where many quantiles share one."""
+        return self.density.quantile(self.share_of(time), self.num_levels)
 
     @property
     def level_midpoints(self) -> Float[np.ndarray, " level"]:
-        """The middle of each of the `num_levels` equally likely intervals of u."""
+        """The middle of each of `num_levels` equally wide intervals of [0, 1)."""
         return (np.arange(self.num_levels) + 0.5) / self.num_levels
 
     def exact_alpha_sigma(
@@ -110,20 +147,60 @@ class Process(abc.ABC):
         alpha, sigma = self.exact_alpha_sigma(u)
         return 2.0 * (np.log(alpha) - np.log(sigma))
 
-    def level(self, time: Float[Array, "*batch"]) -> Level:
-        """What conversions between predictions need to know of a native time."""
-        alpha, sigma = self.alpha_sigma(time)
-        return Level(jnp.asarray(alpha), jnp.asarray(sigma))
+    ##################################################### training and sampling
 
+    def losses(
+        self,
+        predict: Predict,
+        x0: Float[Array, "batch *shape"],
+        u: Float[Array, " batch"],
+        noise: Float[Array, "batch *shape"],
+    ) -> Losses:
+        """The weighted squared error of the prediction at quantiles u."""
+        time = jnp.asarray(self.time(u))
+        level = self.level(time)
+        x = expand(level.alpha, x0) * x0 + expand(level.sigma, x0) * noise
+        output, variance = self.split(predict(*self.prediction.inputs(x, time, level)))
+        error = self.over_pixels(jnp.square(self.prediction.error(output, x, x0, noise, level)))
+        loss = self.weighting(self, time, level) * error
+        if variance is not None:
+            loss = loss + self.bound(output, variance, x0, x, time)
+        per_pixel = self.over_pixels(jnp.ones((1, *x0.shape[1:])))[0]  # of a sum, the number of pixels
+        return Losses(loss, self.prediction.noise_factor(level) * error / per_pixel)
 
-def libraries(array: Array | np.ndarray) -> tuple[Any, Any]:
-    """(array functions, special functions): NumPy's and SciPy's, or JAX's, whichever the array is of."""
-    return (np, scipy.special) if isinstance(array, np.ndarray | np.generic) else (jnp, jax.scipy.special)
+    def denoise(self, predict: Predict, x: Float[Array, "batch *shape"], time: Float[Array, " batch"]) -> Denoised:
+        """The network's estimate of x0 from x at a native time."""
+        level = self.level(time)
+        output, variance = self.split(predict(*self.prediction.inputs(x, time, level)))
+        return Denoised(self.prediction.to_x0(output, x, level), variance)
 
+    @staticmethod
+    def over_pixels(squared: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:
+        """The loss of each example from the squared errors of its pixels: their mean."""
+        return mean_over_pixels(squared)
 
-def inside(u: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
-    """u kept from 0 and 1, where log SNR is infinite for a continuous process."""
-    return libraries(u)[0].clip(u, 2.0**-25, 1.0 - 2.0**-24)
+    def split(self, output: Array) -> tuple[Array, Array | None]:
+        """(prediction, variance in [0, 1] for outputs in [-1, 1]) of a network's output."""
+        if not self.learns_variance:
+            return output, None
+        output, variance = jnp.split(output, 2, axis=-1)
+        return output, (variance + 1.0) / 2.0
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network outputs a variance beside its prediction, that is, twice the channels."""
+        return False
+
+    def bound(
+        self,
+        output: Float[Array, "batch *shape"],
+        variance: Float[Array, "batch *shape"],
+        x0: Float[Array, "batch *shape"],
+        x: Float[Array, "batch *shape"],
+        time: Float[Array, " batch"],
+    ) -> Float[Array, " batch"]:
+        """What is added to the loss of each example for the learned variance."""
+        raise NotImplementedError
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

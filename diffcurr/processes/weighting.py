@@ -1,47 +1,169 @@
-"""Loss weights from the literature, as functions of the signal-to-noise ratio, for any prediction.
+"""Loss weights from the literature, as functions of the noise level, for any prediction.
 
-Each is given as the weight w of the squared error of the noise. A network that outputs o = a x0 + b noise has
-|error of noise|^2 = c |error of o|^2 at the same x (`prediction.squared_error_factor`), so its own loss is weighted
-with c w: SNR w for x0, SNR / (SNR + 1) w for v.
+Most are given as the weight w of the squared error of the noise. The error that a prediction trains on has
+|error of noise|^2 = c |error|^2 at the same x (`Prediction.noise_factor`), so its loss is weighted with c w: SNR w for
+x0, SNR / (SNR + 1) w for v.
 """
 
-from collections.abc import Callable
+import abc
+import dataclasses
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from diffcurr.processes import prediction as prediction_lib
 from diffcurr.processes.prediction import Level
 
-_NOISE_WEIGHTS: dict[str, tuple[float, Callable[..., Array]]] = {
-    # Hang et al. 2023: min(SNR, gamma) on x0.
-    "min_snr": (5.0, lambda snr, gamma, k: jnp.minimum(1.0, gamma / snr)),
-    # Crowson et al. 2024: its smooth form, SNR gamma / (SNR + gamma) on x0; with gamma = 1 / sigma_data^2 it is
-    # (sigma sigma_data)^2 / (sigma^2 + sigma_data^2)^2 on the output of EDM's network.
-    "soft_min_snr": (4.0, lambda snr, gamma, k: gamma / (snr + gamma)),
-    # Choi et al. 2022.
-    "p2": (1.0, lambda snr, gamma, k: (k + snr) ** -gamma),
-}
-"""Name -> (the usual gamma, weight of the noise's squared error)."""
-
-WEIGHTINGS = ("constant", *_NOISE_WEIGHTS)
+if TYPE_CHECKING:
+    from diffcurr.processes.base import Process
 
 
-def weight(name: str, prediction: str, level: Level, *, gamma: float = 0.0, k: float = 1.0) -> Float[Array, " batch"]:
-    """The factor of a prediction's squared error; 1 for `constant`.
+class Weighting(abc.ABC):
+    """The factor of each example's squared error."""
 
-    Args:
-      gamma: of the weight; the usual one if 0 (5 for Min-SNR, 4 for its soft form, 1 for P2).
-      k: of P2.
+    @abc.abstractmethod
+    def __call__(self, process: "Process", time: Float[Array, " batch"], level: Level) -> Float[Array, " batch"]:
+        """
+        Args:
+          process: whose prediction is trained.
+          time: native time of each example.
+          level: the noise levels at those times.
+        """
 
-    Raises:
-      ValueError: for another name.
-    """
-    if name == "constant":
+    def check(self, process: "Process") -> None:
+        """Raises ValueError if the weighting does not fit a process."""
+        del process
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Constant(Weighting):
+    """1: the plain error of the prediction."""
+
+    def __call__(self, process: "Process", time: Array, level: Level) -> Float[Array, " batch"]:
         return jnp.ones_like(level.sigma)
-    if name not in _NOISE_WEIGHTS:
-        raise ValueError(f"weighting = {name!r}: choose one of {', '.join(WEIGHTINGS)}")
-    usual, function = _NOISE_WEIGHTS[name]
-    snr = jnp.square(level.alpha / level.sigma)
-    factor = prediction_lib.squared_error_factor(prediction, level)
-    return factor * function(snr, gamma or usual, k)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkError(Weighting):
+    """The weight with which the network's own output has weight 1: EDM's (Karras et al. 2022, table 1)."""
+
+    def __call__(self, process: "Process", time: Array, level: Level) -> Float[Array, " batch"]:
+        return process.prediction.output_factor(level)
+
+
+class NoiseWeighting(Weighting):
+    """A weight of the squared error of the noise that depends on the signal-to-noise ratio."""
+
+    @abc.abstractmethod
+    def of_snr(self, snr: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        """The weight at alpha^2 / sigma^2."""
+
+    def __call__(self, process: "Process", time: Array, level: Level) -> Float[Array, " batch"]:
+        return process.prediction.noise_factor(level) * self.of_snr(jnp.square(level.alpha / level.sigma))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MinSNR(NoiseWeighting):
+    """min(SNR, gamma) on x0 (Hang et al. 2023).
+
+    Attributes:
+      gamma: the signal-to-noise ratio above which the weight of x0 is constant.
+    """
+
+    gamma: float = 5.0
+
+    def __post_init__(self) -> None:
+        _check_positive("gamma", self.gamma)
+
+    def of_snr(self, snr: Array) -> Float[Array, " batch"]:
+        return jnp.minimum(1.0, self.gamma / snr)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SoftMinSNR(NoiseWeighting):
+    """Min-SNR's smooth form, SNR gamma / (SNR + gamma) on x0 (Crowson et al. 2024).
+
+    With gamma = 1 / sigma_data^2 it is (sigma sigma_data)^2 / (sigma^2 + sigma_data^2)^2 on the output of EDM's
+    network.
+
+    Attributes:
+      gamma: the signal-to-noise ratio at which the weight of x0 is half its limit.
+    """
+
+    gamma: float = 4.0
+
+    def __post_init__(self) -> None:
+        _check_positive("gamma", self.gamma)
+
+    def of_snr(self, snr: Array) -> Float[Array, " batch"]:
+        return self.gamma / (snr + self.gamma)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class P2(NoiseWeighting):
+    """(k + SNR)^-gamma (Choi et al. 2022).
+
+    Attributes:
+      gamma: how strongly the least noisy levels are weighted down.
+      k: the signal-to-noise ratio at which that begins.
+    """
+
+    gamma: float = 1.0
+    k: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("gamma", self.gamma)
+        _check_positive("k", self.k)
+
+    def of_snr(self, snr: Array) -> Float[Array, " batch"]:
+        return (self.k + snr) ** -self.gamma
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Speed(Weighting):
+    """SpeeD's change-aware weight (Wang et al. 2025): the slopes of sigma_t^2 below tau, 1 above.
+
+    Attributes:
+      tau: the noise level, of the process's equally spaced ones, from which little is left to learn.
+      limit: SpeeD's lambda: the slopes are scaled to [1 - limit, limit].
+    """
+
+    tau: int = 700
+    limit: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not 0.5 < self.limit <= 1:
+            raise ValueError(f"limit = {self.limit}: must lie in (0.5, 1]")
+
+    def check(self, process: "Process") -> None:
+        if not 0 < self.tau < process.num_levels:
+            raise ValueError(f"weighting.tau = {self.tau}: a level between 0 and {process.num_levels}")
+
+    def table(self, process: "Process") -> Float[np.ndarray, " level"]:
+        """The weight at each of the process's levels."""
+        _, sigma = process.alpha_sigma(process.path_time(process.level_midpoints))
+        slope = np.gradient(np.square(sigma))[: self.tau]
+        low, high = 1.0 - self.limit, self.limit
+        scaled = low + (high - low) * (slope - slope.min()) / (slope.max() - slope.min())
+        return np.append(scaled, np.ones(process.num_levels - self.tau))
+
+    def __call__(self, process: "Process", time: Array, level: Level) -> Float[Array, " batch"]:
+        index = jnp.floor(process.path_share(time) * process.num_levels).astype(jnp.int32)
+        return jnp.asarray(self.table(process), jnp.float32)[index]
+
+
+def _check_positive(name: str, value: float) -> None:
+    if value <= 0:
+        raise ValueError(f"{name} = {value}: must be above 0")
+
+
+WEIGHTINGS: dict[str, type[Weighting]] = {
+    "constant": Constant,
+    "edm": NetworkError,
+    "min_snr": MinSNR,
+    "soft_min_snr": SoftMinSNR,
+    "p2": P2,
+    "speed": Speed,
+}
+"""`process.weighting.name` in a config -> the class."""

@@ -1,4 +1,8 @@
-"""What a comparison of arms found, in words: the verdict first."""
+"""The text of a comparison's report: the verdict, the conditions, and the tables, in Markdown.
+
+`diffcurr.metrics.comparison` says what an arm is. The reports in docs/evidence consist of these texts, and
+tests/test_evidence.py compares them, so a change of a text here must be made in those reports too.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,93 +13,107 @@ from diffcurr.metrics.comparison import Compared, Result, geometric_mean, paired
 from diffcurr.metrics.intervals import Interval, mean_interval
 
 
-def verdict(compared: Mapping[str, Compared], baseline: str, candidates: Sequence[str], what: str) -> str:
-    """One line: whether the best of the candidates ends closer to the data than the baseline, and is closer on the way.
+def verdict(compared: Mapping[str, Compared], baseline: str, candidates: Sequence[str], setup: str) -> str:
+    """Says in one line whether the best candidate is closer to the data than the baseline, after and during training.
 
-    The best is chosen by its mean end, so its intervals are of 95 % for all candidates at once (Bonferroni).
+    The best candidate is the one with the smallest mean excess (`Compared.excess`). Because it is chosen by its result,
+    the intervals have a joint confidence of 95 % over all candidates (Bonferroni correction).
 
     Args:
-      what: data set, steps and seeds, in words.
+      compared: comparison of each arm with the baseline.
+      baseline: name of the baseline, which is in `compared` too.
+      candidates: names of the arms among which the best is chosen.
+      setup: data set, process, steps and seeds, in words.
     """
 
-    def mean_above(name: str) -> float:
-        return float(np.mean(compared[name].above))
+    def mean_excess(name: str) -> float:
+        return float(np.mean(compared[name].excess))
 
-    best, confidence = min(candidates, key=mean_above), 1 - 0.05 / len(candidates)
-    ratio = paired_ratio(compared[best].above, compared[baseline].above, confidence)
-    whole = _whole(compared[best], confidence)
-    sure = (
-        f"{_word(ratio, 'Better', 'Worse', 'No difference is shown')} at the end, "
-        f"{_word(whole, 'closer', 'further', 'no difference is shown')} on the way"
+    best, confidence = min(candidates, key=mean_excess), 1 - 0.05 / len(candidates)
+    end_ratio = paired_ratio(compared[best].excess, compared[baseline].excess, confidence)
+    training_ratio = _overall_ratio(compared[best], confidence)
+    summary = (
+        f"{_choose(end_ratio, 'Better', 'Worse', 'No difference is shown')} at the end, "
+        f"{_choose(training_ratio, 'closer', 'further', 'no difference is shown')} on the way"
     )
     chosen = (
         f"`{best}`, the best of {', '.join(f'`{name}`' for name in candidates)}," if candidates[1:] else f"`{best}`"
     )
-    widened = f", for all {len(candidates)} at once" if candidates[1:] else ""
-    lowest = min(compared, key=mean_above)
-    at = "" if lowest == baseline else f", at {_show(compared[lowest].ratio)}"
-    others = "" if lowest == best else f" Of all {len(compared)} arms `{lowest}` ends lowest{at}."
+    joint = f", for all {len(candidates)} at once" if candidates[1:] else ""
+    lowest = min(compared, key=mean_excess)
+    lowest_ratio = "" if lowest == baseline else f", at {_format(compared[lowest].excess_ratio)}"
+    others = "" if lowest == best else f" Of all {len(compared)} arms `{lowest}` ends lowest{lowest_ratio}."
     return (
-        f"**{sure}**: {chosen} ends at {_show(ratio)} times the Fréchet distance above copies that `{baseline}` ends "
-        f"at; on the way its distance is {_show(whole)} times `{baseline}`'s (95 % intervals{widened}; {what}).{others}"
+        f"**{summary}**: {chosen} ends at {_format(end_ratio)} times the Fréchet distance above copies that "
+        f"`{baseline}` ends at; on the way its distance is {_format(training_ratio)} times `{baseline}`'s (95 % "
+        f"intervals{joint}; {setup}).{others}"
     )
 
 
 def table(compared: Mapping[str, Compared], baseline: str) -> str:
-    """A row an arm."""
-    rows = [
+    """Formats the comparisons as a Markdown table with one line for each arm."""
+    lines = [
         f"| arm | Fréchet distance | kernel distance | above copies, over {baseline}'s "
         f"| distance over {baseline}'s, all evaluations "
         f"| steps to {baseline}'s end, share of all | steps to fresh real images' distance, over {baseline}'s "
         f"| time of a step, over |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, found in compared.items():
-        to_end, real, base = found.to_end, found.to_real, compared[baseline].to_real
-        to_real = _show(paired_ratio(real, base)) if np.isfinite([real, base]).all() else _reached(real)
-        one = name == baseline
+    for name, arm in compared.items():
+        share, steps, baseline_steps = arm.share_to_baseline, arm.steps_to_real, compared[baseline].steps_to_real
+        both_reach = np.isfinite([steps, baseline_steps]).all()
+        steps_ratio = _format(paired_ratio(steps, baseline_steps)) if both_reach else _count_reached(steps)
+        is_baseline = name == baseline
         columns = [
             name,
-            _show(found.distance),
-            _show(found.kernel),
-            "1" if one else _show(found.ratio),
-            "1" if one else _show(_whole(found)),
-            _show(mean_interval(to_end)) if np.isfinite(to_end).all() else _reached(to_end),
-            "1" if one else to_real,
-            "1" if one else _show(found.time),
+            _format(arm.distance),
+            _format(arm.kernel_distance),
+            "1" if is_baseline else _format(arm.excess_ratio),
+            "1" if is_baseline else _format(_overall_ratio(arm)),
+            _format(mean_interval(share)) if np.isfinite(share).all() else _count_reached(share),
+            "1" if is_baseline else steps_ratio,
+            "1" if is_baseline else _format(arm.step_time_ratio),
         ]
-        rows.append(f"| {' | '.join(columns)} |")
-    return "\n".join(rows)
+        lines.append(f"| {' | '.join(columns)} |")
+    return "\n".join(lines)
 
 
-def courses(steps: Float[np.ndarray, " point"], ratios: Mapping[str, Interval], baseline: str) -> str:
-    """The table of `figures.draw_courses`: a row an evaluation on the way, a column an arm."""
-    rows = [f"| step | {' | '.join(ratios)} |", "|---" * (len(ratios) + 1) + "|"]
-    for point, step in enumerate(steps):
-        shown = (_show(Interval(*(ends[point] for ends in ratio))) for ratio in ratios.values())
-        rows.append(f"| {step:,.0f} | {' | '.join(shown)} |")
-    return "\n".join([f"Distance over {baseline}'s (geometric mean):", "", *rows])
-
-
-def conditions(results: Sequence[Result], compared: Mapping[str, Compared], way: int) -> str:
-    """What the figures of the table belong to, and how to read them.
+def ratio_table(steps: Float[np.ndarray, " evaluation"], ratios: Mapping[str, Interval], baseline: str) -> str:
+    """Formats the curves of `figures.draw_ratios` as a Markdown table.
 
     Args:
-      results: of the baseline.
-      way: samples of each evaluation on the way.
+      steps: step of each evaluation during training: one line of the table.
+      ratios: geometric mean of `Compared.distance_ratio` over seeds, by arm: one column of the table.
+      baseline: name of the baseline.
     """
-    one = results[0]["evaluation"]
-    counts, kernel, sampling = one["frechet_distance"], one["kernel_distance"], one["sampling"]
-    remember = [name for name, found in compared.items() if found.distance.mean < counts["floor"]]
+    lines = [f"| step | {' | '.join(ratios)} |", "|---" * (len(ratios) + 1) + "|"]
+    for index, step in enumerate(steps):
+        cells = (_format(Interval(*(values[index] for values in ratio))) for ratio in ratios.values())
+        lines.append(f"| {step:,.0f} | {' | '.join(cells)} |")
+    return "\n".join([f"Distance over {baseline}'s (geometric mean):", "", *lines])
+
+
+def conditions(results: Sequence[Result], compared: Mapping[str, Compared], training_samples: int) -> str:
+    """Says under which conditions the numbers of the tables were measured, and how to read them.
+
+    Args:
+      results: results of the baseline, one for each seed.
+      compared: comparison of each arm with the baseline.
+      training_samples: number of samples in each evaluation during training.
+    """
+    evaluation = results[0]["evaluation"]
+    counts, kernel, sampling = (evaluation[key] for key in ("frechet_distance", "kernel_distance", "sampling"))
+    remember = [name for name, arm in compared.items() if arm.distance.mean < counts["floor"]]
     lines = [
-        f"Features: {one['features']}. At the end {counts['examples']:,} samples against "
+        f"Features: {evaluation['features']}. At the end {counts['examples']:,} samples against "
         f"{counts['reference_examples']:,} images of the split trained on. At these numbers copies of those images, "
         f"drawn at random, have a distance of {counts['copies']:.3g}, the least to be expected; fresh real images "
-        f"would have {counts['floor']:.3g}. Kernel distances are on {kernel['examples']:,} of each. On the way {way:,} "
-        f"samples, where fresh real images would have {results[0]['floor']:.3g}. Sampling: {sampling['solver']}, "
-        f"{sampling['steps']} steps, guidance {sampling['guidance']:g}. Equal steps; arms are paired by seed (same "
-        f"first weights, same order of data). All intervals are 95 %, over seeds; `anything` where "
-        f"{results[0]['arm']}'s own value may be 0. Over all evaluations a ratio is the geometric mean of each one's."
+        f"would have {counts['floor']:.3g}. Kernel distances are on {kernel['examples']:,} of each. On the way "
+        f"{training_samples:,} samples, where fresh real images would have {results[0]['floor']:.3g}. Sampling: "
+        f"{sampling['solver']}, {sampling['steps']} steps, guidance {sampling['guidance']:g}. Equal steps; arms are "
+        f"paired by seed (same first weights, same order of data). All intervals are 95 %, over seeds; `anything` "
+        f"where {results[0]['arm']}'s own value may be 0. Over all evaluations a ratio is the geometric mean of each "
+        f"one's."
     ]
     if remember:
         lines += [
@@ -107,20 +125,21 @@ def conditions(results: Sequence[Result], compared: Mapping[str, Compared], way:
     return "\n".join(lines)
 
 
-def _show(interval: Interval) -> str:
+def _format(interval: Interval) -> str:
     if np.isinf([interval.low, interval.high]).all():
         return f"{interval.mean:.3g} (anything)"
     return f"{interval.mean:.3g} ({interval.low:.3g} to {interval.high:.3g})"
 
 
-def _word(ratio: Interval, below: str, above: str, unknown: str) -> str:
+def _choose(ratio: Interval, below: str, above: str, unknown: str) -> str:
+    """Chooses a word by whether the whole interval is below 1, the whole interval is above 1, or neither."""
     return below if ratio.high < 1 else above if ratio.low > 1 else unknown
 
 
-def _whole(found: Compared, confidence: float = 0.95) -> Interval:
-    """The distance over the baseline's, all evaluations together."""
-    return geometric_mean(np.exp(np.log(found.course).mean(axis=1)), confidence)
+def _overall_ratio(arm: Compared, confidence: float = 0.95) -> Interval:
+    """Averages the ratio of the distances to the baseline's over all evaluations (geometric mean) and all seeds."""
+    return geometric_mean(np.exp(np.log(arm.distance_ratio).mean(axis=1)), confidence)
 
 
-def _reached(steps: Float[np.ndarray, " seed"]) -> str:
+def _count_reached(steps: Float[np.ndarray, " seed"]) -> str:
     return f"reached by {np.isfinite(steps).sum()} of {len(steps)}"

@@ -1,9 +1,9 @@
-"""What was found about the difficulty of a data set's noise levels, in words."""
+"""The texts of the report on the difficulty of a data set's noise levels, in Markdown."""
 
 from collections.abc import Mapping
 
 import numpy as np
-import scipy.stats
+import scipy  # loads its modules when they are named
 from jaxtyping import Float
 
 from diffcurr.difficulty.convergence import Convergence, steps_to_share
@@ -17,7 +17,16 @@ def describe_relative_entropy(
     gaussian: Float[np.ndarray, " pair"],
     edges: Mapping[str, Float[np.ndarray, " edge"]],
 ) -> str:
-    """Markdown on the three curves and the clusters that they suggest. Pairs are numbered by their noisier timestep."""
+    """Describes the relative entropy of a data set, and the clusters that follow from it.
+
+    The text numbers each pair of timesteps by the noisier one, t = 1, 2, ...
+
+    Args:
+      mixture: relative entropy of the data set.
+      left_out: the same, computed with `leave_one_out`.
+      gaussian: relative entropy of a Gaussian with the data's mean and covariance, in nats.
+      edges: edges of the clusters in u, by the name of the rule that suggests them.
+    """
     value, error = mixture.value, mixture.standard_error
     pairs = np.arange(1, len(value) + 1)
     rises = np.diff(value) > 2 * np.hypot(error[1:], error[:-1]) + 1e-4 * value[:-1]
@@ -25,22 +34,23 @@ def describe_relative_entropy(
     length = np.sqrt(2 * np.maximum(value, 0))
     half_length = int(np.searchsorted(np.cumsum(length), np.sum(length) / 2)) + 1
     if not np.any(rises):
-        shape = "falls all the way"
+        shape = "falls throughout"
     else:
-        shape = f"does not fall all the way: it rises at {np.sum(rises)} of {len(rises)} places, first at t = "
-        shape += f"{pairs[1:][rises][0]}"
+        shape = f"does not fall throughout: it rises at {np.sum(rises)} of {len(rises)} timesteps, first at t = "
+        shape += f"{pairs[1:][rises][0]},"
     peak = int(np.argmax(gaussian))
     lines = [
         f"- From data to noise the divergence {shape}, from {value[0]:.3g} nats at t = 1 to {value[-1]:.2g} at "
-        f"t = {len(value)}. Its standard error is at most {np.max(error / value):.1%} of it.",
-        f"- Half of its sum ({np.sum(value):.3g} nats) lies in the first {half} of {len(value)} pairs; half of the "
-        f"path's length (the sum of sqrt(2 D_KL), {np.sum(length):.3g}) in the first {half_length}.",
-        f"- A Gaussian with the data's mean and covariance has its largest value, {gaussian[peak]:.3g} nats, at "
-        f"t = {pairs[peak]}"
-        + (", like the data set." if peak == np.argmax(value) else f", the data set at t = {pairs[np.argmax(value)]}."),
-        _on_leave_one_out(mixture, left_out),
+        f"t = {len(value)}. Its standard error is at most {np.max(error / value):.1%} of the value.",
+        f"- Half of its sum ({np.sum(value):.3g} nats) lies in the first {half} of the {len(value)} pairs of "
+        f"timesteps. Half of the length of the path from data to noise (the sum of sqrt(2 D_KL), {np.sum(length):.3g}) "
+        f"lies in the first {half_length}.",
+        f"- A Gaussian with the data's mean and covariance has its largest divergence, {gaussian[peak]:.3g} nats, at "
+        f"t = {pairs[peak]}; the data set has its largest at "
+        + ("the same t." if peak == np.argmax(value) else f"t = {pairs[np.argmax(value)]}."),
+        _describe_leave_one_out(mixture, left_out),
         "",
-        f"Edges of {len(next(iter(edges.values()))) - 1} clusters in u, by each rule:",
+        f"Edges of {len(next(iter(edges.values()))) - 1} clusters in u, by the rule that suggests them:",
         "",
         "| rule | edges |",
         "|---|---|",
@@ -49,50 +59,68 @@ def describe_relative_entropy(
     return "\n".join(lines)
 
 
-def _on_leave_one_out(mixture: RelativeEntropy, left_out: RelativeEntropy) -> str:
-    """Where the curve is that of a finite set of points."""
+def _describe_leave_one_out(mixture: RelativeEntropy, left_out: RelativeEntropy) -> str:
+    """Says up to which timestep the curve is large only because the data are a finite set of points."""
     negative = left_out.value < -2 * left_out.standard_error
     if not negative[0]:
         return (
-            "- Without the sample's own centre the less noisy mixture predicts an unseen point better from the start "
-            "(leave-one-out): the curve does not come from the finiteness of the data."
+            "- The leave-one-out curve is not negative, even at t = 1: the less noisy mixture of the other points "
+            "predicts a left-out point no worse than the noisier one does. So the divergence is not an effect of "
+            "having finitely many points."
         )
     last = len(negative) if np.all(negative) else int(np.argmin(negative))
     text = (
-        f"- Up to t = {last} the less noisy mixture predicts an unseen point *worse* (leave-one-out, at worst "
-        f"{np.min(left_out.value):.3g} nats): there the divergence is that of this finite set of points. "
+        f"- The leave-one-out curve is negative up to t = {last} (at worst {np.min(left_out.value):.3g} nats): the "
+        f"less noisy mixture of the other points predicts a left-out point *worse* than the noisier one does. There "
+        f"the divergence describes this finite set of points, not a density behind it. "
     )
     apart = np.flatnonzero(np.abs(left_out.value - mixture.value) > 0.1 * mixture.value)
     meet = apart[-1] + 2 if len(apart) else 1
     if meet > len(mixture.value):
-        return text + "The two curves do not come within 10 % of each other."
-    return text + f"From t = {meet} on the two curves agree within 10 %: there the points suffice for a density."
+        return text + "At the last t it still differs from the data set's curve by more than 10 %."
+    return text + f"From t = {meet} on it agrees with the data set's curve within 10 %: there the points suffice."
 
 
 def describe_convergence(convergence: Convergence, edges: Float[np.ndarray, " edge"], share: float) -> str:
-    """Markdown on which intervals are learned sooner. The verdict needs two seeds at least."""
+    """Describes which u-intervals are learned in fewer steps.
+
+    A verdict needs at least two seeds and two u-intervals.
+
+    Args:
+      convergence: losses of networks that were each trained on one u-interval.
+      edges: edges of the u-intervals.
+      share: share of the improvement, in (0, 1), to which steps are counted (`convergence.steps_to_share`).
+
+    Raises:
+      ValueError: if share is not in (0, 1).
+    """
     steps = steps_to_share(convergence, share)
     seeds, intervals = steps.shape
     if seeds < 2 or intervals < 2:
-        verdict = f"With {seeds} seed(s) and {intervals} interval(s) there is no verdict: give two of each at least."
+        verdict = f"With {seeds} seed(s) and {intervals} u-interval(s) there is no verdict: it needs two of each."
     else:
         ratio = np.log(steps[:, 0] / steps[:, -1])
         mean, low, high = (float(np.exp(v)) for v in mean_interval(ratio))
-        rank = mean_interval(np.array([scipy.stats.spearmanr(np.arange(intervals), row).statistic for row in steps]))
+        rank = mean_interval(np.array([scipy.stats.spearmanr(np.arange(intervals), one).statistic for one in steps]))
         if low > 1:
-            found = "**The least noise is learned more slowly.**"
+            finding = "**The lowest noise levels take more steps to learn.**"
         elif high < 1:
-            found = "**The least noise is learned faster**, against the paper's observation."
+            finding = "**The lowest noise levels take fewer steps to learn**, contrary to the paper's observation."
         else:
-            found = "**No difference is shown** between the least and the most noise."
+            finding = "**No difference is shown** between the lowest and the highest noise levels."
         verdict = (
-            f"{found} To {share:.0%} of its improvement, a network that sees only u in [0, {edges[1]:.3g}) takes "
-            f"{mean:.3g} times (95 % interval {low:.3g} to {high:.3g}) the steps of one that sees only u in "
-            f"[{edges[-2]:.3g}, 1). Rank correlation of noise and steps over all {intervals} intervals: "
+            f"{finding} To make {share:.0%} of its improvement, a network that sees only u in [0, {edges[1]:.3g}) "
+            f"takes {mean:.3g} times (95 % interval {low:.3g} to {high:.3g}) the steps of one that sees only u in "
+            f"[{edges[-2]:.3g}, 1). Rank correlation of noise and steps over all {intervals} u-intervals: "
             f"{rank.mean:.2f} ({max(rank.low, -1):.2f} to {min(rank.high, 1):.2f}). {seeds} seeds, "
-            f"{convergence.steps[-1]} steps each; what a network would still improve after them is not counted."
+            f"{convergence.steps[-1]} steps each; improvement that would come after these steps is not counted."
         )
-    lines = [verdict, "", f"| u | loss at the start | at the end | steps to {share:.0%} |", "|---|---|---|---|"]
+    lines = [
+        verdict,
+        "",
+        f"| u-interval | loss at the start | loss at the end | steps to {share:.0%} of the improvement |",
+        "|---|---|---|---|",
+    ]
     for k in range(intervals):
         needed = f"{np.mean(steps[:, k]):.0f}"
         if seeds > 1:

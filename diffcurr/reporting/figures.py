@@ -1,6 +1,6 @@
-"""Pictures: grids of images, the loss of each cluster under the stage line, and how hard each noise level is.
+"""Figures: grids of images, the progress of the curriculum, the difficulty of noise levels, and comparisons of arms.
 
-Figures are made without pyplot, which is not safe outside the main thread.
+Figures are made without pyplot, which is not safe to use outside the main thread.
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,13 @@ from diffcurr.metrics.intervals import Interval, mean_interval
 
 
 def save_grid(path: epath.PathLike, images: Float[np.ndarray, "n height width channel"], columns: int = 0) -> None:
-    """Writes images in [-1, 1] as one PNG, row by row; small ones are enlarged by whole pixels.
-
-    Of latents, which have neither 1 nor 3 channels, the first three are shown as red, green and blue in [-3, 3].
+    """Writes images as one PNG, filled row by row. Images below 64 pixels are enlarged by a whole factor.
 
     Args:
-      columns: images a row; the square root of their number if 0.
+      path: file to write; missing folders are created.
+      images: pixels in [-1, 1], with 1 or 3 channels. With another number of channels they are taken as latents, whose
+        first three channels are shown as red, green and blue, from -3 to 3.
+      columns: number of images in each row; by default (0), the rounded-up square root of the number of images.
     """
     number, height, width, channels = images.shape
     if channels not in (1, 3):
@@ -48,12 +49,15 @@ def save_grid(path: epath.PathLike, images: Float[np.ndarray, "n height width ch
 
 
 def save_curriculum(path: epath.PathLike, rows: list[dict[str, Any]], edges: Float[np.ndarray, " edge"]) -> None:
-    """Writes the loss of each cluster over time as a heat map under the stage line.
+    """Writes a PNG with the stage at each step, above a heat map of the loss of each cluster.
+
+    Nothing is written if there are no rows.
 
     Args:
-      rows: of `metrics.jsonl`, with `step`, `stage`, `num_stages` and `loss_by_cluster` (null where a cluster was not
-        trained).
-      edges: of the clusters, in u.
+      path: file to write.
+      rows: the rows of `metrics.jsonl`, with `step`, `stage`, `num_stages` and `loss_by_cluster`, in which None marks a
+        cluster that was not trained.
+      edges: edges of the clusters, in u.
     """
     if not rows:
         return
@@ -71,7 +75,7 @@ def save_curriculum(path: epath.PathLike, rows: list[dict[str, Any]], edges: Flo
     upper.yaxis.get_major_locator().set_params(integer=True)
     upper.grid(alpha=0.3)
 
-    starts = np.concatenate([[0.0], steps])  # a column of the map is the interval that its row averages over
+    starts = np.concatenate([[0.0], steps])  # the losses of a row are means over the steps since the row before
     upper.step(starts, stages, where="pre", color="tab:blue")
     shown = np.where(loss > 0, loss, np.nan)
     finite = shown[np.isfinite(shown)]
@@ -90,28 +94,31 @@ def draw_relative_entropy(
     gaussian: Float[np.ndarray, " pair"],
     edges: Mapping[str, Float[np.ndarray, " edge"]],
 ) -> Figure:
-    """The curves of one data set on a log scale, over u and over log u, above the clusters that each rule suggests.
+    """Draws the relative entropy of a data set over u and over log u, above the clusters that each rule suggests.
 
     Args:
       u: noise level of each pair of timesteps.
-      mixture, left_out: with all components, and without the sample's own; two standard errors are shaded.
-      gaussian: of a Gaussian with the data's mean and covariance.
-      edges: of the clusters, by the name of the rule.
+      mixture: relative entropy of the data set; two standard errors are shaded.
+      left_out: the same, computed with `leave_one_out`.
+      gaussian: relative entropy of a Gaussian with the data's mean and covariance.
+      edges: edges of the clusters in u, by the name of the rule that suggests them.
     """
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     axes = figure.subplots(2, 2, sharex="col", sharey="row", height_ratios=(4, 1))
     positive = np.where(left_out.value > 0, left_out.value, np.nan)
     for upper, lower in axes.T:
-        upper.plot(u, mixture.upper_bound, color="0.6", linestyle=":", label="upper bound (own component alone)")
+        upper.plot(
+            u, mixture.upper_bound, color="0.6", linestyle=":", label="upper bound (only the sample's own component)"
+        )
         upper.plot(u, mixture.value, color="tab:blue", label="the data set: mixture of its points")
         spread = 2 * mixture.standard_error
         low = np.maximum(mixture.value - spread, mixture.value / 10)
         upper.fill_between(u, low, mixture.value + spread, color="tab:blue", alpha=0.25, linewidth=0)
         upper.plot(u, positive, color="tab:green", label="leave-one-out")
         upper.plot(
-            u, -left_out.value, color="tab:green", linestyle="--", label="leave-one-out, where negative: its size"
+            u, -left_out.value, color="tab:green", linestyle="--", label="leave-one-out, absolute value where negative"
         )
-        upper.plot(u, gaussian, color="tab:orange", label="Gaussian of the same mean and covariance")
+        upper.plot(u, gaussian, color="tab:orange", label="Gaussian with the same mean and covariance")
         upper.set_yscale("log")
         upper.grid(alpha=0.3)
         for row, (colour, positions) in enumerate(zip(("tab:blue", "tab:purple", "0.3"), edges.values(), strict=False)):
@@ -125,20 +132,28 @@ def draw_relative_entropy(
 
 
 def draw_convergence(convergence: Convergence, edges: Float[np.ndarray, " edge"], share: float) -> Figure:
-    """Normalised losses of networks that see one interval each, and the steps to `share` of their improvement.
+    """Draws the normalised losses of networks that were each trained on one u-interval, and their steps to a share.
 
-    Lines are means over seeds; bands and bars are their 95 % intervals.
+    Lines are means over seeds; bands and error bars are 95 % confidence intervals, which need at least two seeds.
+
+    Args:
+      convergence: the losses.
+      edges: edges of the u-intervals.
+      share: share of the improvement, in (0, 1), to which the steps are shown (`convergence.steps_to_share`).
+
+    Raises:
+      ValueError: if share is not in (0, 1).
     """
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     num_intervals = len(edges) - 1
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, num_intervals))
 
-    def interval_of(values: Float[np.ndarray, "seed *rest"]) -> Interval:
-        # Of one seed there is no spread to show.
+    def over_seeds(values: Float[np.ndarray, "seed *rest"]) -> Interval:
+        # With one seed there is no spread to show.
         return mean_interval(values) if len(values) > 1 else Interval(*[values[0]] * 3)
 
-    curves = interval_of(normalised(convergence.loss))
+    curves = over_seeds(normalised(convergence.loss))
     steps = convergence.steps
     for k in range(num_intervals):
         label = f"u in [{edges[k]:.3g}, {edges[k + 1]:.3g})"
@@ -147,7 +162,7 @@ def draw_convergence(convergence: Convergence, edges: Float[np.ndarray, " edge"]
     left.axhline(1 - share, color="0.5", linestyle=":")
     left.set(xscale="log", ylim=(-0.02, 1.0), xlabel="step", ylabel="loss (1 at the start, 0 at the end)")
     left.legend(fontsize="small", title="trained on")
-    needed = interval_of(steps_to_share(convergence, share))
+    needed = over_seeds(steps_to_share(convergence, share))
     middle = (edges[:-1] + edges[1:]) / 2
     right.errorbar(middle, needed.mean, (needed.mean - needed.low, needed.high - needed.mean), color="0.4", capsize=3)
     right.scatter(middle, needed.mean, color=colours, zorder=3)
@@ -158,16 +173,16 @@ def draw_convergence(convergence: Convergence, edges: Float[np.ndarray, " edge"]
 
 
 def draw_comparison(
-    distances: Mapping[str, tuple[Float[np.ndarray, " point"], Interval]],
+    distances: Mapping[str, tuple[Float[np.ndarray, " evaluation"], Interval]],
     floor: float,
-    stages: Mapping[str, tuple[Float[np.ndarray, " row"], Float[np.ndarray, " row"]]],
+    stages: Mapping[str, tuple[Float[np.ndarray, " logged"], Float[np.ndarray, " logged"]]],
 ) -> Figure:
-    """Distance over steps of each arm with its band, above the stage lines.
+    """Draws the Fréchet distance of each arm over the steps, above its stage over the steps.
 
     Args:
-      distances: {arm: (steps, mean with interval)}.
-      floor: the distance of real images from real images at the same numbers.
-      stages: {arm: (steps, mean stage)}.
+      distances: steps, and the mean distance over seeds with its interval, by arm.
+      floor: distance that fresh real images would have in evaluations with the same number of images.
+      stages: steps, and the mean stage over seeds, by arm; the same arms as in `distances`.
     """
     figure = Figure(figsize=(9, 7), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -175,7 +190,7 @@ def draw_comparison(
         upper.plot(steps, curve.mean, label=arm, color=f"C{index}")
         upper.fill_between(steps, curve.low, curve.high, alpha=0.15, color=f"C{index}", linewidth=0)
         lower.step(*stages[arm], where="pre", color=f"C{index}")
-    upper.axhline(floor, color="0.4", linestyle="--", linewidth=1, label="floor: real against real")
+    upper.axhline(floor, color="0.4", linestyle="--", linewidth=1, label="fresh real images")
     upper.set(ylabel="Fréchet distance (mean, 95 % band over seeds)", yscale="log")
     upper.legend(fontsize="small")
     lower.set(xlabel="optimizer step", ylabel="stage")
@@ -184,11 +199,13 @@ def draw_comparison(
     return figure
 
 
-def draw_courses(steps: Float[np.ndarray, " point"], ratios: Mapping[str, Interval], baseline: str) -> Figure:
-    """Distance over the baseline's along the steps, a panel an arm.
+def draw_ratios(steps: Float[np.ndarray, " evaluation"], ratios: Mapping[str, Interval], baseline: str) -> Figure:
+    """Draws the ratio of each arm's Fréchet distance to the baseline's over the steps, with one panel for each arm.
 
     Args:
-      ratios: {arm: geometric mean with interval, one a point}.
+      steps: step of each evaluation.
+      ratios: geometric mean of the ratio over seeds, with its interval, at each evaluation, by arm.
+      baseline: name of the baseline.
     """
     columns = min(4, len(ratios))
     rows = -(-len(ratios) // columns)
@@ -208,12 +225,16 @@ def draw_courses(steps: Float[np.ndarray, " point"], ratios: Mapping[str, Interv
         panels[unused].set_axis_off()
         panels[unused - columns].tick_params(labelbottom=True)
     figure.supxlabel("optimizer step", fontsize="medium")
-    figure.supylabel(f"distance over {baseline}'s (95 % band)", fontsize="medium")
+    figure.supylabel(f"distance / {baseline}'s distance (95 % band)", fontsize="medium")
     return figure
 
 
 def draw_side_by_side(pictures: Mapping[str, epath.Path]) -> Figure:
-    """Pictures under their names, five in a row at most."""
+    """Draws picture files beside each other, each under its name, with at most five in a row.
+
+    Args:
+      pictures: file of each picture, by name.
+    """
     columns = min(5, len(pictures))
     rows = -(-len(pictures) // columns)
     figure = Figure(figsize=(3.2 * columns, 3.6 * rows), layout="constrained")
@@ -228,6 +249,6 @@ def draw_side_by_side(pictures: Mapping[str, epath.Path]) -> Figure:
 
 
 def save_figure(path: epath.PathLike, figure: Figure) -> None:
-    """Writes a figure as a PNG."""
+    """Writes a figure as a PNG, at 120 dots per inch."""
     with atomic_file.replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)

@@ -1,4 +1,4 @@
-"""The line that says how a run is going."""
+"""Progress of a job on the terminal or in its log."""
 
 import io
 import shutil
@@ -8,7 +8,10 @@ from typing import Any
 
 
 class Line:
-    """The last line of the output; on a terminal each showing replaces the one before."""
+    """A status line at the end of standard output.
+
+    On a terminal, a new status replaces the one before. In a file, each status is a line.
+    """
 
     def __init__(self) -> None:
         self._stream = sys.stdout
@@ -16,26 +19,38 @@ class Line:
         self._open_line = False
 
     def show(self, text: str, share: float) -> None:
-        """Shows how far something is: `share` of it is done."""
+        """Shows a status.
+
+        Args:
+          text: the status.
+          share: share of the work that is done, in [0, 1], for the bar that is drawn on a terminal.
+        """
         if self._terminal:
             filled = round(10 * share)
             text = f"[{'█' * filled}{'·' * (10 - filled)}] {text}"
-            text = "\r\x1b[K" + text[: shutil.get_terminal_size().columns - 1]  # a wrapped line cannot be replaced
+            text = "\r\x1b[K" + text[: shutil.get_terminal_size().columns - 1]  # a line that wraps cannot be replaced
         self._stream.write(text + ("" if self._terminal else "\n"))
         self._stream.flush()
         self._open_line = self._terminal
 
     def say(self, text: str) -> None:
-        """Prints a line of its own."""
+        """Prints a message that stays; a status before it stays too."""
         self._stream.write(("\n" if self._open_line else "") + text + "\n")
         self._stream.flush()
         self._open_line = False
 
 
 class Countdown:
-    """Shows what share of a task is done, its rate and the time left; at most once every few seconds, and at the end.
+    """Shows how much of a task is done, its rate and the time left.
 
-    Time is counted from the first report on, so that what was compiled before is left out.
+    The object is called with (parts done, parts in all) after each part. The rate is measured from the first call on,
+    so the time spent on compiling before it does not count.
+
+    Args:
+      line: where to show it.
+      what: name of the task.
+      unit: name of its parts, in the plural.
+      seconds_between: calls within this many seconds of the last one shown are not shown, except the last of the task.
     """
 
     def __init__(self, line: Line, what: str, unit: str, seconds_between: float = 2.0):
@@ -59,7 +74,12 @@ class Countdown:
 
 
 class Progress(Line):
-    """The line of a training run; of several processes' the first alone speaks."""
+    """The status line of a training run.
+
+    Args:
+      total_steps: steps at which the run ends.
+      silent: whether to print nothing, as on all processes but process 0.
+    """
 
     def __init__(self, total_steps: int, *, silent: bool = False):
         super().__init__()
@@ -68,7 +88,13 @@ class Progress(Line):
         self._total = total_steps
 
     def report(self, step: int, values: dict[str, Any]) -> None:
-        """Shows the values of one logged interval, whose last step is `step`."""
+        """Shows the progress of the run.
+
+        Args:
+          step: the last step that was taken.
+          values: what is logged of the steps since the last report: `stage`, `num_stages`, `loss`, `steps_per_second`,
+            `images_per_second`, and `data_wait`, the share of the time that was spent waiting for data.
+        """
         left = (self._total - step) / values["steps_per_second"]
         line = (
             f"step {step}/{self._total}  stage {values['stage']}/{values['num_stages']}  loss {values['loss']:.4f}  "
@@ -79,7 +105,7 @@ class Progress(Line):
 
 
 def duration(seconds: float | int) -> str:
-    """93 -> "1 min 33 s"."""
+    """Formats a duration in words: 93 seconds are "1 min 33 s"."""
     total = round(seconds)
     hours, minutes, rest = total // 3600, total % 3600 // 60, total % 60
     if hours:

@@ -4,13 +4,14 @@ import concurrent.futures
 import json
 import math
 import os
-from typing import Any, TextIO
+import socket
+import time
+from typing import Any
 
 import numpy as np
 from etils import epath
 
 from diffcurr import atomic_file
-from diffcurr.tensorflow_cpu import import_tensorflow
 
 METRICS = "metrics.jsonl"  # a row each logged interval
 EVALUATIONS = "evaluations.jsonl"  # a row each time that samples were compared with the data
@@ -29,15 +30,14 @@ def read_rows(workdir: epath.PathLike, file: str = METRICS) -> list[dict[str, An
 
 
 class MetricWriter:
-    """Writes rows of numbers; JSON lines at once, TensorBoard events from a thread of their own.
+    """Writes rows of numbers; JSON lines at once, TensorBoard events in a background thread.
 
-    TensorFlow, which clu writes events with, is imported in that thread and at the first row: it delays no step.
+    Files are opened for each row and closed again: on an object store (gs://) only a closed file can be read.
     """
 
     def __init__(self, workdir: epath.PathLike, last_step: int):
         """Opens the workdir's files; rows after `last_step`, written by a run that then crashed, are dropped."""
         self._workdir = epath.Path(workdir)
-        self._files: dict[str, TextIO] = {}
         for file in (METRICS, EVALUATIONS):
             rows = [row for row in read_rows(workdir, file) if row["step"] <= last_step]
             if rows or file == METRICS:
@@ -45,19 +45,19 @@ class MetricWriter:
                     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
             else:
                 (self._workdir / file).unlink(missing_ok=True)
+        # TensorBoard finds files by "tfevents" in their name, and reads them in the order of their names.
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._events = self._workdir / name
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="events")
-        self._writer: Any = None
         self._waiting: list[concurrent.futures.Future[None]] = []
 
     def write(self, step: int, values: dict[str, Any], file: str = METRICS) -> None:
         """Appends one row to a file; a NaN (a cluster of which no example was drawn) is null. Raises earlier errors."""
         row = {"step": step} | {name: _plain(value) for name, value in values.items()}
-        if file not in self._files:
-            self._files[file] = open(os.fspath(self._workdir / file), "a")
-        self._files[file].write(json.dumps(row) + "\n")
-        self._files[file].flush()
+        with (self._workdir / file).open("a") as rows:
+            rows.write(json.dumps(row) + "\n")
         self._raise_errors()
-        self._waiting.append(self._thread.submit(self._write_event, step, values))
+        self._waiting.append(self._thread.submit(_append_event, self._events, time.time(), step, values))
 
     def submit(self, function: Any, *args: Any) -> None:
         """Runs `function(*args)`, such as drawing a figure, in the same thread."""
@@ -67,30 +67,11 @@ class MetricWriter:
     def close(self) -> None:
         """Waits for everything to be written."""
         self._thread.shutdown(wait=True)
-        if self._writer is not None:
-            self._writer.close()
-        for file in self._files.values():
-            file.close()
         self._raise_errors()
 
     def _raise_errors(self) -> None:
         while self._waiting and self._waiting[0].done():
             self._waiting.pop(0).result()
-
-    def _write_event(self, step: int, values: dict[str, Any]) -> None:
-        if self._writer is None:
-            import_tensorflow()
-            from clu import metric_writers
-
-            self._writer = metric_writers.SummaryWriter(os.fspath(self._workdir))
-        scalars: dict[str, float] = {}
-        for name, value in values.items():
-            if np.ndim(value) == 0:
-                scalars[name] = float(value)
-            else:
-                scalars |= {f"{name}/{k + 1:03d}": float(v) for k, v in enumerate(value) if not math.isnan(v)}
-        self._writer.write_scalars(step, scalars)
-        self._writer.flush()
 
 
 class Discard:
@@ -111,3 +92,29 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     number = value.item() if hasattr(value, "item") else value
     return None if isinstance(number, float) and not math.isfinite(number) else number
+
+
+def _append_event(path: epath.Path, seconds: float, step: int, values: dict[str, Any]) -> None:
+    """Appends one row to a file of TensorBoard events; of an array each element that is a number, as name/001, ...
+
+    TensorBoard's own code writes them: clu's writer would import TensorFlow, which training does not need otherwise.
+    """
+    # Only here: it takes a moment, and delays no step in this thread.
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    scalars: dict[str, float] = {}
+    for name, value in values.items():
+        if np.ndim(value) == 0:
+            scalars[name] = float(value)
+        else:
+            scalars |= {f"{name}/{k + 1:03d}": float(v) for k, v in enumerate(value) if not math.isnan(v)}
+    summary = Summary(value=[scalar_pb(name, scalar).value[0] for name, scalar in scalars.items()])
+    is_new = not path.exists()
+    with path.open("ab") as file:
+        records = RecordWriter(file)
+        if is_new:
+            records.write(Event(wall_time=seconds, file_version="brain.Event:2").SerializeToString())
+        records.write(Event(wall_time=seconds, step=step, summary=summary).SerializeToString())

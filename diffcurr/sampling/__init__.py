@@ -1,4 +1,4 @@
-"""Solvers over (alpha, sigma) that serve every process, and guidance."""
+"""Drawing samples: solvers over (alpha, sigma) that serve every process, guidance, and drawing part by part."""
 
 from diffcurr import lazy
 

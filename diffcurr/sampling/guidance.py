@@ -1,46 +1,45 @@
-"""A denoiser for a sampler: a network, its process, labels, and classifier-free guidance."""
+"""A denoiser for a sampler: a network, its process, a condition, and classifier-free guidance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from diffcurr.conditioning import Condition
 from diffcurr.processes.base import Denoised, Process
 from diffcurr.sampling.solvers import Denoise
 
-Network = Callable[
-    [Float[Array, "batch height width channel"], Float[Array, " batch"], Int[Array, " batch"] | None], Array
-]
+Network = Callable[[Float[Array, "batch *shape"], Float[Array, " batch"], Condition], Array]
 
 
 def guided_denoiser(
     network: Network,
     process: Process,
-    labels: Int[Array, " batch"] | None,
+    condition: Condition,
+    null: Condition,
     *,
-    null_label: int = 0,
     scale: float = 1.0,
-    interval: tuple[float, float] = (0.0, 1.0),
+    interval: Sequence[float] = (0.0, 1.0),
     channels: int = 0,
     clip: float | None = None,
 ) -> Denoise:
     """x0-hat = uncond + scale (cond - uncond) (Ho & Salimans 2022), which on x0, epsilon and velocity is the same.
 
     Args:
-      labels: one class a sample; None for an unconditional network.
-      null_label: the label that stands for "no class".
+      condition: of each sample.
+      null: the condition that says nothing, of the same batch.
       scale: 1 is the conditional network alone, at half the cost of any other scale.
       interval: quantiles u between which samples are guided (Kynkaanniemi et al. 2024); elsewhere the scale is 1.
       channels: only so many first channels are guided (DiT's public sampler: 3 of its 4); all if 0.
       clip: limit of |x0-hat|, for pixels in [-1, 1]; None for latents.
     """
+    guided = bool(condition) and scale != 1.0
+    told = jax.tree.map(lambda *both: jnp.concatenate(both), condition, null) if guided else condition
 
     def denoise(x: Array, time: Float[Array, ""]) -> Denoised:
-        guided = labels is not None and scale != 1.0
-        y = labels
-        if labels is not None and guided:
-            x, y = jnp.concatenate([x, x]), jnp.concatenate([labels, jnp.full_like(labels, null_label)])
-        x0, variance = process.denoise(lambda x, t: network(x, t, y), x, jnp.broadcast_to(time, x.shape[:1]))
+        x = jnp.concatenate([x, x]) if guided else x
+        x0, variance = process.denoise(lambda x, t: network(x, t, told), x, jnp.broadcast_to(time, x.shape[:1]))
         if guided:
             conditional, unconditional = jnp.split(x0, 2)
             variance = None if variance is None else jnp.split(variance, 2)[0]

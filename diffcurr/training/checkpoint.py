@@ -21,6 +21,9 @@ from diffcurr.errors import UserError, first_line
 from diffcurr.training.sharding import path_name
 from diffcurr.training.state import TrainState
 
+FORMER_FIELDS = {"curriculum": "pacing"}
+"""Field of the state -> what version 0.1.0 called it in its checkpoints."""
+
 
 class Checkpoints:
     """The checkpoints of one run: the two latest (so that there is one to fall back to) and the best."""
@@ -108,23 +111,27 @@ class Checkpoints:
         return None
 
     def _read(self, step: int, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        config = self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore())).config
+        former = FORMER_FIELDS if "class_conditional" in config else {}  # a key of version 0.1.0
+        saved = {former.get(name, name): part for name, part in abstract_state._asdict().items()}
         items = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract_state),
+                state=ocp.args.StandardRestore(saved),
                 data=ocp.args.JsonRestore(),
                 config=ocp.args.JsonRestore(),
                 integrity=ocp.args.JsonRestore(),
             ),
         )
-        prints, _ = jax.device_get(self._fingerprint(items.state))
+        state = TrainState(**{name: items.state[former.get(name, name)] for name in TrainState._fields})
+        prints, _ = jax.device_get(self._fingerprint(state))
         if prints.tolist() != items.integrity["state"]:
-            names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(items.state)]
+            names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
             changed = [n for n, a, b in zip(names, prints, items.integrity["state"], strict=True) if a != b]
             raise ValueError(f"its fingerprint differs from the one it was saved with in {', '.join(changed)}")
         if _checksum(items.data, items.config) != items.integrity["rest"]:
             raise ValueError("its data position or config differs from the one it was saved with")
-        return items.state, items.data
+        return state, items.data
 
     def _set_aside(self, steps: list[int]) -> None:
         if self._read_only:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from diffcurr.axes import BATCH_AXES, MESH_AXES
+from diffcurr.batch import BATCH_AXES, MESH_AXES
 
 BATCH = PartitionSpec(BATCH_AXES)
 

@@ -8,8 +8,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Int
 
-from diffcurr.curriculum import pacing
-from diffcurr.curriculum.pacing import PacingConfig, PacingState
+from diffcurr.curriculum.rules import Rule
 
 
 class TrainState(NamedTuple):
@@ -20,14 +19,14 @@ class TrainState(NamedTuple):
       params: the network's parameters, a nested dict, float32.
       ema: their exponential moving average, of the same structure.
       opt_state: the optimizer's.
-      pacing: the curriculum's.
+      curriculum: the rule's.
     """
 
     step: Int[Array, ""]
     params: Any
     ema: Any
     opt_state: Any
-    pacing: PacingState
+    curriculum: Any
 
 
 def split_network(network: nnx.Module) -> tuple[Any, Any]:
@@ -36,12 +35,12 @@ def split_network(network: nnx.Module) -> tuple[Any, Any]:
     return graph, nnx.to_pure_dict(params)
 
 
-def init_state(params: Any, optimizer: optax.GradientTransformation, pacing_config: PacingConfig) -> TrainState:
+def init_state(params: Any, optimizer: optax.GradientTransformation, rule: Rule) -> TrainState:
     """The state before the first step. The average starts as a copy: `params` are donated apart from it."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         ema=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
-        pacing=pacing.init(pacing_config),
+        curriculum=rule.init(),
     )

@@ -6,16 +6,17 @@ import jax
 import numpy as np
 
 from diffcurr.training.clock import Clock
-from diffcurr.training.step import Metrics
 
 
 class Window:
-    """The metrics of the steps between two log lines, left on the device until `summary` fetches them."""
+    """The metrics of the steps between two log lines, left on the device until `summary` fetches them.
 
-    def __init__(self, first_step: int, batch_size: int, num_stages: int):
+    Metrics are NamedTuples with `loss` and `grad_norm`.
+    """
+
+    def __init__(self, first_step: int, batch_size: int):
         self._batch_size = batch_size
-        self._num_stages = num_stages
-        self._metrics: list[Metrics] = []
+        self._metrics: list[Any] = []
         self.first_step = first_step
         self.waited = 0.0  # seconds that the loop stood still for data
 
@@ -23,7 +24,7 @@ class Window:
     def last_step(self) -> int:
         return self.first_step + len(self._metrics)
 
-    def add(self, metrics: Metrics) -> None:
+    def add(self, metrics: Any) -> None:
         self._metrics.append(metrics)
 
     def close(self, clock: Clock) -> None:
@@ -32,34 +33,62 @@ class Window:
         for array in jax.tree.leaves(self._metrics):
             array.copy_to_host_async()
 
-    def check_finite(self) -> list[Metrics]:
+    def check_finite(self) -> list[Any]:
         """The metrics on the host.
 
         Raises:
-          FloatingPointError: naming the first step, its stage and clusters with a loss or gradient that is not finite.
+          FloatingPointError: naming the first step with a loss or gradient that is not finite, and where.
         """
-        fetched: list[Metrics] = jax.device_get(self._metrics)
+        fetched: list[Any] = jax.device_get(self._metrics)
         for step, m in enumerate(fetched, self.first_step + 1):
             if not (np.isfinite(m.loss) and np.isfinite(m.grad_norm)):
                 what = f"the loss is {m.loss}" if not np.isfinite(m.loss) else f"the gradient's norm is {m.grad_norm}"
-                bad = np.flatnonzero(~np.isfinite(m.cluster_loss)) + 1
-                where = f" in clusters {', '.join(map(str, bad))}" if len(bad) else ""
-                raise FloatingPointError(f"{what} at step {step}, stage {m.stage}/{self._num_stages}{where}")
+                raise FloatingPointError(f"{what} at step {step}{self.where(m)}")
         return fetched
+
+    def where(self, metrics: Any) -> str:
+        """More about a step that failed, for the end of a message."""
+        del metrics
+        return ""
 
     def summary(self, seconds: float) -> dict[str, Any]:
         """What is logged of the window: means over its steps, and rates, given how long its steps took."""
-        rows = self.check_finite()
-        count = np.sum([m.cluster_count for m in rows], axis=0)
-        total = np.sum([m.cluster_loss for m in rows], axis=0)
+        steps = self.check_finite()
         return {
-            "loss": float(np.mean([m.loss for m in rows])),
-            "stage": int(rows[-1].stage),
-            "num_stages": self._num_stages,
-            "loss_by_cluster": np.where(count > 0, total / np.maximum(count, 1), np.nan),
-            "grad_norm": float(np.mean([m.grad_norm for m in rows])),
-            "learning_rate": float(rows[-1].learning_rate),
-            "steps_per_second": len(rows) / seconds,
-            "images_per_second": len(rows) * self._batch_size / seconds,
+            "loss": float(np.mean([m.loss for m in steps])),
+            "grad_norm": float(np.mean([m.grad_norm for m in steps])),
+            "steps_per_second": len(steps) / seconds,
+            "images_per_second": len(steps) * self._batch_size / seconds,
             "data_wait": self.waited / seconds,
+        }
+
+
+class CurriculumWindow(Window):
+    """A window of the steps of a curriculum, `training.step.Metrics`."""
+
+    def __init__(self, first_step: int, batch_size: int, num_stages: int):
+        super().__init__(first_step, batch_size)
+        self._num_stages = num_stages
+
+    def where(self, metrics: Any) -> str:
+        bad = np.flatnonzero(~np.isfinite(metrics.cluster_loss)) + 1
+        clusters = f" in clusters {', '.join(map(str, bad))}" if len(bad) else ""
+        return f", stage {metrics.stage}/{self._num_stages}{clusters}"
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        steps = self.check_finite()
+        count = np.sum([m.cluster_count for m in steps], axis=0)
+
+        def of_cluster(name: str) -> np.ndarray:
+            total = np.sum([getattr(m, name) for m in steps], axis=0)
+            return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+        last = steps[-1]
+        return super().summary(seconds) | {
+            "stage": int(last.stage),
+            "num_stages": self._num_stages,
+            "loss_by_cluster": of_cluster("cluster_loss"),
+            "noise_error_by_cluster": of_cluster("cluster_noise_error"),
+            "weight_by_cluster": last.weights,
+            "learning_rate": float(last.learning_rate),
         }

@@ -26,7 +26,7 @@ def check_config(workdir: epath.Path, config: ConfigDict) -> None:
     file = workdir / CONFIG_FILE
     if not file.exists():
         return
-    changed = config_lib.differences(json.loads(file.read_text()), config_lib.to_json(config))
+    changed = config_lib.differences(json.loads(file.read_text()), config)
     if changed:
         listed = ", ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in changed.items())
         raise UserError(
@@ -35,7 +35,7 @@ def check_config(workdir: epath.Path, config: ConfigDict) -> None:
         )
 
 
-def cannot_be_written(workdir: epath.Path, error: OSError) -> UserError:
+def cannot_be_written(workdir: epath.Path, error: Exception) -> UserError:
     """The error of a folder that cannot be written, to be raised."""
     return UserError(f"workdir {workdir} cannot be written ({error}): choose another with --workdir")
 
@@ -62,7 +62,7 @@ class Workdir:
             check_config(self.path, self._config)
             with atomic_file.replacing(self.path / CONFIG_FILE) as temporary:
                 temporary.write_text(json.dumps(config_lib.to_json(self._config), indent=2) + "\n")
-        except OSError as error:
+        except (OSError, ImportError) as error:  # gs:// needs a package that a bare installation lacks
             self._release()
             raise cannot_be_written(self.path, error) from error
         except UserError:
@@ -94,3 +94,15 @@ class Workdir:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def read_config(workdir: epath.PathLike) -> ConfigDict:
+    """The config that a workdir was made with, completed.
+
+    Raises:
+      UserError: if it holds none, or one that names a part that there is no longer.
+    """
+    file = epath.Path(workdir) / CONFIG_FILE
+    if not file.exists():
+        raise UserError(f"workdir {workdir} holds no {CONFIG_FILE}: is it a workdir of --job=train?")
+    return config_lib.upgrade(json.loads(file.read_text()))

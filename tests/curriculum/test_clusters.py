@@ -1,10 +1,12 @@
+"""Clusters would not be those that the paper, the best partition or the curve gives."""
+
 import itertools
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffcurr.curriculum import clusters
+from diffcurr.curriculum import CLUSTERINGS, clusters
 from diffcurr.processes import DDPM
 
 
@@ -30,6 +32,16 @@ def test_log_snr_clusters_are_the_best_of_all_partitions(n: int) -> None:
     np.testing.assert_allclose(found, min(every), atol=1e-12)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 9])
+def test_log_snr_clusters_where_neighbours_are_equal(n: int) -> None:
+    """SpeeD draws some timesteps so often that several equally likely levels are one timestep; still the best."""
+    log_snr = np.repeat([3.0, 2.0, 0.5, -1.0], [1, 3, 4, 1])
+    edges = clusters.by_log_snr(log_snr, n)
+    assert np.all(np.diff(edges) > 0) and len(edges) == n + 1
+    every = [cost(log_snr, [0, *inner, 9]) for inner in itertools.combinations(range(1, 9), n - 1)]
+    np.testing.assert_allclose(cost(log_snr, np.round(edges * 9).astype(int).tolist()), min(every), atol=1e-12)
+
+
 # Boundaries published for the linear schedule at T = 1000. The objective is flat there: the exact minimum lies up to
 # four timesteps away and a little lower.
 PUBLISHED = {
@@ -53,8 +65,9 @@ def test_log_snr_clusters_of_the_linear_schedule(n: int) -> None:
 def test_log_snr_rejects() -> None:
     with pytest.raises(ValueError, match="between 1 and the 3 timesteps"):
         clusters.by_log_snr(np.array([2.0, 1.0, 0.0]), 4)
-    with pytest.raises(ValueError, match="fall strictly"):
-        clusters.by_log_snr(np.array([2.0, 2.0, 0.0]), 2)
+    for log_snr in ([2.0, 3.0, 0.0], [2.0, 2.0, 2.0], [2.0, np.nan, 0.0], [np.inf, 2.0, 0.0]):
+        with pytest.raises(ValueError, match="must be finite and fall"):
+            clusters.by_log_snr(np.array(log_snr), 2)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +111,34 @@ def test_relative_entropy_clusters_have_a_floor() -> None:
 def test_relative_entropy_clusters_reject(curve: np.ndarray, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         clusters.by_relative_entropy(curve, **arguments)
+
+
+def test_clusterings_are_the_functions_of_their_names() -> None:
+    """As a config names them; of a measured curve what lies below 0 counts as 0."""
+    log_snr, curve = np.linspace(9.0, -10.0, 50) ** 3, np.random.default_rng(0).random(49) + 0.1
+    curve[40] = -1e-3
+    at_least_0 = np.maximum(curve, 0.0)
+    assert list(CLUSTERINGS) == ["uniform", "log_snr", "relative_entropy", "edges"]
+    for clustering, expected in (
+        (clusters.Uniform(), clusters.uniform(5)),
+        (clusters.LogSNR(), clusters.by_log_snr(log_snr, 5)),
+        (clusters.RelativeEntropy(), clusters.by_relative_entropy(at_least_0, 5)),
+        (clusters.RelativeEntropy(power=0.5), clusters.by_relative_entropy(at_least_0, 5, power=0.5)),
+        (clusters.Edges(at=(0, 0.1, 0.2, 0.3, 0.4, 1)), np.array([0, 0.1, 0.2, 0.3, 0.4, 1])),
+    ):
+        assert clustering.needs_curve == isinstance(clustering, clusters.RelativeEntropy)
+        np.testing.assert_array_equal(clustering.edges(5, log_snr, curve if clustering.needs_curve else None), expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: clusters.RelativeEntropy(power=0.0), "power = 0.0: must be above 0"),
+        (lambda: clusters.RelativeEntropy().edges(2, np.array([1.0, 0.0])), "the curve, which has not been measured"),
+        (lambda: clusters.Edges(at=(0, 0.5, 1)).edges(3, np.array([1.0, 0.0])), "clusters = 3 needs 4 edges"),
+        (lambda: clusters.Edges().edges(1, np.array([1.0, 0.0])), "the first must be 0 and the last 1"),
+    ],
+)
+def test_clusterings_reject(make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""The README's example: the curriculum in someone else's Optax loop."""
+"""Whoever copies the README's example, the curriculum in their own Optax loop, would copy lines that do not run."""
 
 import pathlib
 import re
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffcurr.curriculum import clusters, pacing, quantiles
+from diffcurr.curriculum import clusters, quantiles, rules
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -27,8 +27,8 @@ def test_the_lines_of_the_readme_run() -> None:
         "jax": jax,
         "optax": optax,
         "clusters": clusters,
-        "pacing": pacing,
         "quantiles": quantiles,
+        "rules": rules,
         "loss_at": loss_at,
         "data": np.random.default_rng(0).normal(size=(250, 8, 3)).astype(np.float32),
         "params": jnp.zeros(()),

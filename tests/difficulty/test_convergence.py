@@ -1,3 +1,5 @@
+"""If these fail, the analysis reports wrongly which noise levels are learned sooner."""
+
 from collections.abc import Callable
 
 import jax
@@ -8,12 +10,13 @@ import tiny
 from flax import nnx
 from sklearn.datasets import load_digits
 
+from diffcurr.batch import Batch
 from diffcurr.curriculum import clusters
 from diffcurr.difficulty import convergence
 from diffcurr.difficulty.convergence import Convergence, train_intervals
 from diffcurr.training.state import split_network
 
-EXPERIMENT = tiny.experiment(class_conditional=False)
+EXPERIMENT = tiny.experiment(conditioning__name="none")
 SETTINGS = dict(seeds=(3, 4), steps=12, batch_size=16, evaluate_every=4, num_evaluated=32)
 
 
@@ -21,15 +24,11 @@ def first_params(key: jax.Array) -> dict:
     return split_network(EXPERIMENT.make_network(nnx.Rngs(key)))[1]
 
 
-def digits() -> dict[str, jax.Array]:
-    bunch = load_digits()
-    return {
-        "image": jnp.asarray(bunch.images[..., None] / 8 - 1, jnp.float32),
-        "label": jnp.asarray(bunch.target, jnp.int32),
-    }
+def digits() -> Batch:
+    return Batch(jnp.asarray(load_digits().images[..., None] / 8 - 1, jnp.float32), {})
 
 
-def train(data: dict[str, jax.Array] | None = None, **overrides: object) -> Convergence:
+def train(data: Batch | None = None, **overrides: object) -> Convergence:
     return train_intervals(
         EXPERIMENT.step_config,
         first_params,
@@ -39,8 +38,8 @@ def train(data: dict[str, jax.Array] | None = None, **overrides: object) -> Conv
     )
 
 
-def test_a_network_sees_its_own_interval_alone(compilations: Callable[[], int]) -> None:
-    """One program for all networks and steps; and each is what it would be if it were trained by itself."""
+def test_a_network_sees_only_its_u_interval(compilations: Callable[[], int]) -> None:
+    """One program serves all networks and steps, and each network is the same as if it were trained alone."""
     compiled: list[int] = []
     together = train(report=lambda done, total: compiled.append(compilations()))
     assert together.loss.shape == (2, 3, 4) and list(together.steps) == [0, 4, 8, 12]
@@ -48,7 +47,7 @@ def test_a_network_sees_its_own_interval_alone(compilations: Callable[[], int]) 
 
     alone = train(seeds=(4,))
     np.testing.assert_allclose(alone.loss[0], together.loss[1], rtol=1e-4)
-    # The first evaluations differ in noise level alone; networks that start with an output of zero have a loss of 1.
+    # At first the networks differ only in noise level, and a network whose output is zero has a loss of 1.
     np.testing.assert_allclose(together.loss[:, :, 0], 1.0, atol=0.1)
     assert np.all(together.loss[:, :, -1] < together.loss[:, :, 0])
 
@@ -78,12 +77,11 @@ def test_rejects(overrides: dict, message: str) -> None:
 
 
 def test_a_loss_that_is_not_finite() -> None:
-    data = digits()
-    data["image"] = data["image"].at[:].set(jnp.nan)
-    with pytest.raises(FloatingPointError, match="loss of interval 1 is not finite after 0 steps with seed 3"):
+    data = Batch(jnp.full_like(digits().x, jnp.nan), {})
+    with pytest.raises(FloatingPointError, match="loss of u-interval 1 is not finite after 0 steps with seed 3"):
         train(data)
 
 
-def test_a_share_that_cannot_be() -> None:
+def test_an_invalid_share() -> None:
     with pytest.raises(ValueError, match=r"share = 1.0: must lie between 0 and 1"):
         convergence.steps_to_share(Convergence(np.arange(2), np.ones((1, 1, 2))), 1.0)

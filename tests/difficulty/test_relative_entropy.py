@@ -1,3 +1,5 @@
+"""If these fail, the measured difficulty of the noise levels, and the clusters that follow from it, are wrong."""
+
 import functools
 
 import jax
@@ -30,9 +32,9 @@ def digits_curve(num_samples: int) -> RelativeEntropy:
 
 @functools.cache
 def direct(num_samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """(value, standard error) of every pair with all components, and without the sample's own.
+    """Computes (value, standard error) of every pair of timesteps in float64, from the distances themselves.
 
-    In float64 from the distances themselves, with each regression in one piece.
+    The first array is with all components, the second without the sample's own. Each regression is a single fit.
     """
     data = digits().reshape(1797, 64).astype(np.float64)
     key_index, key_noise = jax.random.split(KEY)
@@ -75,13 +77,13 @@ def test_equals_a_direct_float64_computation_at_every_timestep() -> None:
 def test_leave_one_out_equals_a_direct_computation_too() -> None:
     value, error = direct(24)[1].T
     got = relative_entropy(jnp.asarray(digits()), ALPHAS, SIGMAS, KEY, 24, leave_one_out=True)
-    # The curve crosses zero, where only its own error is a scale.
+    # The curve crosses zero, so errors are compared with its standard error there.
     assert np.max(np.abs(got.value - value) / (1e-3 * np.abs(value) + 1e-2 * error)) < 1
     np.testing.assert_allclose(got.standard_error, error, rtol=2e-2)
 
 
 def test_leave_one_out_tells_points_from_a_density() -> None:
-    """Few points in many dimensions: no gain on an unseen one at little noise. Many in few: the divergence itself."""
+    """With few points in many dimensions the value is negative; with many in one dimension it is the divergence."""
     rng = np.random.default_rng(0)
     few, many = rng.normal(size=(200, 50)), rng.normal(size=(4000, 1))
     for data, levels, sign in ((few, slice(0, 300, 30), -1), (many, slice(300, 700, 50), 1)):
@@ -94,11 +96,11 @@ def test_leave_one_out_tells_points_from_a_density() -> None:
             np.testing.assert_allclose(left_out.value, curve.value, rtol=0.05)
 
 
-def test_never_above_the_bound_and_without_a_step_at_the_seams() -> None:
+def test_never_above_the_bound_and_continuous_between_the_forms() -> None:
     curve = digits_curve(256)
     slack = 4 * curve.standard_error + 1e-5 * curve.upper_bound
     assert np.all(curve.value <= curve.upper_bound + slack)
-    # The share of the bound that the divergence reaches changes slowly in t, whichever form computes it.
+    # The ratio of the divergence to the bound changes slowly in t, also where another form computes it.
     share, error = curve.value / curve.upper_bound, curve.standard_error / curve.upper_bound
     assert np.all(np.abs(np.diff(share)) <= 4 * np.hypot(error[1:], error[:-1]) + 2e-3)
     assert np.all(curve.value > 0)
@@ -106,7 +108,7 @@ def test_never_above_the_bound_and_without_a_step_at_the_seams() -> None:
 
 
 def test_gaussian_closed_form() -> None:
-    """White data of variance 0.25 in 3,072 dimensions, linear schedule; t = 500 also by hand."""
+    """White data of variance 0.25 in 3,072 dimensions with the linear schedule; at t = 500 also an approximation."""
     value = gaussian_relative_entropy(np.full(3072, 0.25), ALPHAS, SIGMAS)
     published = {
         2: 1e-4,
@@ -123,16 +125,16 @@ def test_gaussian_closed_form() -> None:
         np.testing.assert_allclose(value[t - 2], about, rtol=0.15)
     # r - 1 is about (d alpha-bar) (1 - lambda) / v, and each dimension adds a quarter of its square.
     a = PROCESS.alphas_cumprod
-    by_hand = 3072 / 4 * ((a[498] - a[499]) * 0.75 / (1 - 0.75 * a[499])) ** 2
-    np.testing.assert_allclose(value[498], by_hand, rtol=2e-3)
+    approximation = 3072 / 4 * ((a[498] - a[499]) * 0.75 / (1 - 0.75 * a[499])) ** 2
+    np.testing.assert_allclose(value[498], approximation, rtol=2e-3)
 
 
 def test_gaussian_data() -> None:
-    """Many points of a known Gaussian.
+    """The divergence of many points from a known Gaussian is close to the closed form.
 
     The mixture of M points is the Gaussian smoothed at the scale sigma_t / alpha_t. Where that is narrower than the
-    spacing of the points it is another distribution, and the two divergences differ: so only t >= 300 is compared,
-    against the closed form at the points' own covariance.
+    spacing of the points it is another distribution, and the two divergences differ. So only t >= 300 is compared with
+    the closed form, which is computed from the covariance of the points.
     """
     points = np.random.default_rng(0).normal(size=(4000, 2)) @ np.array([[0.8, 0.0], [0.3, 0.4]])
     points -= points.mean(axis=0)
@@ -150,7 +152,7 @@ def test_eight_devices_agree_with_one() -> None:
     measure = jax.jit(lambda x: relative_entropy(x, ALPHAS[levels], SIGMAS[levels], KEY, 64, block_size=256))
     spread = jax.device_put(data, NamedSharding(Mesh(jax.devices(), "data"), PartitionSpec("data")))
     np.testing.assert_allclose(measure(spread).value, measure(jnp.asarray(data)).value, rtol=1e-5)
-    assert "all-gather" not in measure.lower(spread).compile().as_text()  # the points stay where they are
+    assert "all-gather" not in measure.lower(spread).compile().as_text()  # the points are not moved between devices
 
 
 def test_block_size_changes_nothing() -> None:
@@ -162,7 +164,7 @@ def test_block_size_changes_nothing() -> None:
 
 
 def test_pure_noise_at_the_end() -> None:
-    """alpha = 0, as flow matching has it: a padded block counts no point twice, and the value is that of its limit."""
+    """With alpha = 0, as in flow matching, the value is that of the limit, and padding counts no point twice."""
     alphas, sigmas = np.array([0.3, 0.1, 0.0]), np.array([0.7, 0.9, 1.0])
     exact, limit = (
         relative_entropy(jnp.asarray(digits()), np.maximum(alphas, least), sigmas, KEY, 100, block_size=1000).value
@@ -178,8 +180,8 @@ def test_pure_noise_at_the_end() -> None:
         ({"data": np.ones((20, 3), np.float32)}, "constant"),
         ({"data": np.arange(60, dtype=np.uint8).reshape(20, 3)}, "of type uint8: scale the images"),
         ({"data": np.zeros((0, 3), np.float32)}, "at least two points"),
-        ({"sigmas": np.array([0.0, 0.5, 0.9])}, "sigmas must be above 0"),
-        ({"alphas": np.array([1.0, 0.5])}, "two equally long rows"),
+        ({"sigmas": np.array([0.0, 0.5, 0.9])}, "sigmas must be above 0, but the smallest sigma is 0.0"),
+        ({"alphas": np.array([1.0, 0.5])}, "two sequences of equal length"),
         ({"num_samples": 21}, "num_samples = 21: choose between 8 and the 20"),
         ({"num_samples": 1}, "num_samples = 1"),
     ],

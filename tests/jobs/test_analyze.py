@@ -1,4 +1,4 @@
-"""The analyze job from end to end, and training on clusters that follow from what it measures."""
+"""If a test here fails, the analyze job reports what it did not measure, or clusters do not follow from its curve."""
 
 import pathlib
 import re
@@ -24,8 +24,7 @@ SETTINGS: dict[str, Any] = dict(
     sample_every=0,
     sampling__steps=2,
     sampling__samples=10,
-    curriculum__clustering="relative_entropy",
-    curriculum__entropy_power=0.5,
+    curriculum__clustering={"name": "relative_entropy", "power": 0.5},
     analysis__images=300,
     analysis__samples=64,
     analysis__convergence__intervals=2,

@@ -1,5 +1,6 @@
-"""Each mistake is one line that names the value and the remedy, before any compute."""
+"""If a test here fails, a mistake in a config or a flag costs compute, or is not one line with its value and remedy."""
 
+import json
 import pathlib
 import signal
 import subprocess
@@ -20,69 +21,100 @@ BAD_VALUES = {
         "curriculum: clusters = 1001: the process has only 1000 noise levels",
     ),
     "edges fall": (
-        {"curriculum__clustering": "edges", "curriculum__edges": (0, 0.5, 0.4, 1)},
+        {"curriculum__clustering": {"name": "edges", "at": (0, 0.5, 0.4, 1)}},
         "curriculum: edges = .* must rise strictly, but 0.5 is followed by 0.4",
     ),
     "edges and clusters": (
-        {"curriculum__clustering": "edges", "curriculum__edges": (0, 0.5, 1)},
-        "curriculum: edges = .* clusters = 3 needs 4 edges",
+        {"curriculum__clustering": {"name": "edges", "at": (0, 0.5, 1)}},
+        r"curriculum.*: at = \(0, 0.5, 1\): clusters = 3 needs 4 edges",
     ),
-    "edges unused": ({"curriculum__edges": (0, 0.2, 0.5, 1)}, "used only with clustering = 'edges'"),
+    "edges unused": (
+        {"curriculum__clustering__at": (0, 0.2, 0.5, 1)},
+        "config key 'curriculum.clustering.at' is unknown",
+    ),
     "patience": ({"curriculum__patience": 0}, "curriculum: patience = 0: give a number of steps of at least 1"),
     "order": ({"curriculum__order": "up"}, "curriculum: order = 'up': choose one of easy_to_hard"),
     "clustering": (
         {"curriculum__clustering": "even"},
-        "curriculum: clustering = 'even': choose one of uniform, log_snr",
+        "curriculum.clustering.name = 'even': choose one of uniform, log_snr",
     ),
+    "rule": ({"curriculum": "often"}, "curriculum.name = 'often': choose one of patience, fixed"),
     "batch": ({"batch_size": 17}, "batch_size = 17: must be divisible by 8, .* the next such size is 24"),
     "microbatches": (
         {"microbatches": 3},
         "batch_size = 16: must be divisible by 24, the 8 devices .* microbatches = 3",
     ),
-    "patch": ({"network__patch_size": 3}, "network: patch_size = 3: must divide the image's side of 8"),
+    "patch": ({"network__patch_size": 3}, "network dit: patch_size = 3: must divide the image's side of 8"),
     "mesh": ({"mesh__data": 3}, "mesh: data = 3, fsdp = 1, tensor = 1: their product must be the number of devices, 8"),
     "data set": ({"dataset__name": "mnist"}, "dataset.name = 'mnist': choose one of digits, fashion_mnist, cifar10"),
-    "no classes": ({"dataset__name": "ffhq64"}, "class_conditional = True: ffhq64 has no classes"),
-    "augmentation": ({"dataset__augment": 1.5}, r"dataset.augment = 1.5: a probability must lie in \[0, 1\]"),
-    "augmentation unknown to DiT": ({"dataset__augment": 0.1}, "network dit: takes no augmentation labels"),
+    "no classes": (
+        {"dataset__name": "ffhq64"},
+        "conditioning: name = 'class': the data set has no classes; choose none",
+    ),
+    "augmentation": ({"dataset__augment": 1.5}, r"dataset: augment = 1.5: a probability must lie in \[0, 1\]"),
+    "augmentation unknown to DiT": (
+        {"dataset__augment": 0.1},
+        "network dit: DiT takes no augment; for dataset.augment choose song_unet, or set it to 0",
+    ),
     "mirrored twice": (
-        {"dataset__name": "cifar10", "dataset__augment": 0.1, "network": "song_unet"},
-        "dataset.augment = 0.1: mirrors images itself; set dataset.flip = False",
+        {"dataset": {"name": "cifar10", "augment": 0.1}, "network": "song_unet"},
+        "dataset: augment = 0.1: mirrors images itself; set flip = False",
     ),
     "latents clipped": (
         {"dataset__name": "imagenet256_latents"},
         "sampling: clip = 1.0: latents have no limits; give 0",
     ),
-    "latents scaled": ({"dataset__latent_scale": 0.0}, "dataset.latent_scale = 0.0: must be above 0"),
+    "latents scaled": (
+        {"dataset": {"name": "imagenet256_latents", "latent_scale": 0.0}},
+        "dataset: latent_scale = 0.0: must be above 0",
+    ),
     "data brought": (
         {"dataset__name": "imagenet256_latents", "sampling__clip": 0.0},
-        "dataset.data_dir is missing: imagenet256_latents is brought by you, a folder or zip of latents",
+        "dataset.data_dir is missing: give the folder or zip of your latents",
     ),
     "split": ({"dataset__split": "test"}, "dataset.split = 'test': digits has one split, 'train'"),
     "schedule": ({"process__schedule": "square"}, "process: schedule = 'square': choose one of linear, cosine"),
     "solver": (
         {"sampling__solver": "euler"},
-        "sampling: solver = 'euler': choose one of adaptive, ancestral, ddim, heun, sde",
+        "sampling.solver.name = 'euler': choose one of ddim, ancestral, heun, sde, adaptive",
     ),
-    "sde": ({"sampling__solver": "sde"}, "sampling: solver = 'sde': needs continuous time, which ddpm lacks"),
+    "sde": ({"sampling__solver": "sde"}, "sampling: solver = 'sde': needs continuous time, which DDPM lacks"),
     "churn": (
-        {"process": "flow", "sampling__solver": "heun", "sampling__churn": (1.0, 0.0, 1.0, 1.0)},
-        "sampling: churn = .* needs solver = 'heun' and the process edm",
+        {"process": "flow", "sampling__solver": {"name": "heun", "churn": (1.0, 0.0, 1.0, 1.0)}},
+        r"sampling: churn = \(1.0, 0.0, 1.0, 1.0\): needs the process edm",
+    ),
+    "churn without heun": (
+        {"process": "edm", "sampling__solver__churn": (1.0, 0.0, 1.0, 1.0)},
+        "config key 'sampling.solver.churn' is unknown",
     ),
     "guided channels": ({"sampling__guidance_channels": 2}, "guidance_channels = 2: there are 1 channels"),
     "guided interval": (
         {"sampling__guidance_interval": (0.5, 0.2)},
         "guidance_interval = .*: two rising quantiles in",
     ),
-    "weighting": ({"process__weighting": "snr"}, "process: weighting = 'snr': choose one of constant, min_snr"),
+    "weighting": (
+        {"process__weighting": "snr"},
+        "process.weighting.name = 'snr': choose one of constant, edm, min_snr",
+    ),
     "sampling steps": ({"sampling__steps": 1001}, "sampling: steps = 1001: choose between 1 and the 1000 timesteps"),
-    "guidance": ({"class_conditional": False, "sampling__guidance": 2.0}, "guidance = 2.0: needs class_conditional"),
+    "guidance": (
+        {"conditioning": "none", "sampling__guidance": 2.0},
+        "sampling: guidance = 2.0: the network is unconditional; choose a conditioning",
+    ),
+    "conditioning": ({"conditioning": "text"}, "conditioning.name = 'text': choose one of none, class"),
+    "class dropout": ({"conditioning__dropout": 1.5}, r"conditioning: dropout = 1.5: .* must lie in \[0, 1\)"),
+    "codec": ({"codec": "zip"}, "codec.name = 'zip': choose one of identity"),
+    "metric": (
+        {"evaluation__metrics": {"fid": {}}},
+        "evaluation.metrics = 'fid': choose one of frechet_distance, kernel_distance, precision_recall",
+    ),
     "learning rate": ({"optimizer__learning_rate": 0.0}, "optimizer: learning_rate = 0.0: must be above 0"),
     "cosine": ({"optimizer__schedule": "cosine", "optimizer__warmup_steps": 20}, "warmup_steps = 20: must be fewer"),
+    "weight decay": ({"optimizer__weight_decay": 0.1}, "config key 'optimizer.weight_decay' is unknown"),
     "ema": ({"ema__decay": 1.0}, r"ema.decay = 1.0: must lie in \[0, 1\)"),
-    "ema ramp-up": ({"ema__rampup": -0.1}, "ema.rampup = -0.1: a share of the steps, or 0 for none"),
+    "ema ramp-up": ({"ema__rampup": -0.1}, "ema.rampup = -0.1: must be at least 0"),
     "steps": ({"steps": 0}, "steps = 0: must be at least 1"),
-    "interval": ({"log_every": -1}, "log_every = -1: a number of steps, or 0 for never"),
+    "interval": ({"log_every": -1}, r"log_every = -1: must be at least 0 \(0 for never\)"),
     "dtype": ({"dtype": "float16"}, "dtype = 'float16': choose float32 or bfloat16"),
 }
 
@@ -99,11 +131,15 @@ def test_bad_values(overrides: dict, message: str, tmp_path: pathlib.Path) -> No
     ("section", "key", "message"),
     [
         (None, "pacience", "config key 'pacience' is unknown"),
-        ("curriculum", "patince", "'curriculum.patince' is unknown: did you mean 'curriculum.patience'"),
-        ("network", "widht", "'network.widht' is unknown to dit"),
+        ("curriculum", "patince", "'curriculum.patince' is unknown: did you mean 'patience'"),
+        ("network", "widht", "'network.widht' is unknown: there are depth, hidden_size"),
         ("network", "num_classes", "'network.num_classes' follows from other settings"),
         ("network", "learn_sigma", "'network.learn_sigma' follows from other settings"),
-        ("process", "timesteps", "'process.timesteps' is unknown to ddpm: did you mean 'num_timesteps'"),
+        ("process", "timesteps", "'process.timesteps' is unknown: did you mean 'num_timesteps'"),
+        ("sampling", "stepz", "'sampling.stepz' is unknown: did you mean 'sampling.steps'"),
+        ("conditioning", "num_classes", "'conditioning.num_classes' follows from other settings"),
+        (None, "class_dropout", "'class_dropout' is now 'conditioning.dropout'"),
+        ("sampling", "eta", "'sampling.eta' is now 'sampling.solver.eta'"),
     ],
 )
 def test_unknown_keys_of_a_config_file(section: str | None, key: str, message: str) -> None:
@@ -117,9 +153,16 @@ def test_unknown_keys_of_a_config_file(section: str | None, key: str, message: s
 def test_a_missing_key() -> None:
     config = tiny.config()
     with config.unlocked():
-        del config.curriculum["order"]
-    with pytest.raises(UserError, match="'curriculum.order' is missing"):
+        del config.curriculum["clusters"]
+    with pytest.raises(UserError, match="'curriculum.clusters' is missing: start the config from"):
         experiment.from_config(config)
+
+
+def test_a_missing_setting_of_a_part_takes_its_default() -> None:
+    config = tiny.config(curriculum__order="none")
+    with config.unlocked():
+        del config.curriculum["order"]
+    assert experiment.from_config(config).config.curriculum.order == "easy_to_hard"
 
 
 def test_workdir_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
@@ -143,14 +186,32 @@ def test_the_command_line(start: Callable, tmp_path: pathlib.Path) -> None:
         '--config.curriculum.patince: the config has no such key. Did you mean "patience"': start(
             tmp_path / "a", "--config.curriculum.patince=3"
         ),
-        "--config.process.distribution: the config has no such key. What a part takes beside": start(
+        "--config.process.distribution: the config has no such key. It is now process.density.name.": start(
             tmp_path / "h", "--config.process.distribution=speed"
         ),
+        "--config.class_conditional: the config has no such key. It is now conditioning.name.": start(
+            tmp_path / "i", "--config.class_conditional=True"
+        ),
+        '--config.process.weighting.gama: the config has no such key. Did you mean "gamma"': start(
+            tmp_path / "j", "--config.process.weighting=min_snr", "--config.process.weighting.gama=2"
+        ),
+        "optimizer.name = 'sgd': choose one of adam, adamw": start(tmp_path / "k", "--config.optimizer=sgd"),
         "invalid literal for int() with base 10: 'many'": start(tmp_path / "b", "--config.steps=many"),
         "--config is missing": start(tmp_path / "c", tiny=False),
-        "nowhere.py": start(tmp_path / "d", "--config=nowhere.py", tiny=False),
-        "error: there is no process 'vp': choose one of ddpm, edm, flow": start(
+        "--config=nowhere.py: there is no such file; give a path or one of cifar10, digits, ": start(
+            tmp_path / "d", "--config=nowhere.py", tiny=False
+        ),
+        "--config=nonsense: there is no such file; give a path or one of cifar10, digits, ": start(
+            tmp_path / "l", "--config=nonsense", tiny=False
+        ),
+        "variant 'vp': choose one of ddpm, ddpm_speed, edm, flow": start(
             tmp_path / "g", "--config=configs/digits.py:vp", tiny=False
+        ),
+        "variant 'nonsense': choose one of ddpm, ddpm_speed, edm, flow": start(
+            tmp_path / "m", "--config=digits:nonsense", tiny=False
+        ),
+        "--config=configs/imagenet256_dit_b_2.py: is now --config=imagenet256:dit_b_2": start(
+            tmp_path / "n", "--config=configs/imagenet256_dit_b_2.py", tiny=False
         ),
         "patience = 0": start(tmp_path / "e", "--config.curriculum.patience=0"),
         "'surprise' is not a flag": start(tmp_path / "f", "surprise"),
@@ -158,6 +219,29 @@ def test_the_command_line(start: Callable, tmp_path: pathlib.Path) -> None:
     for words, process in commands.items():
         assert words in fails(process)
     assert not list(tmp_path.iterdir())
+
+
+def test_parts_switched_by_flags(start: Callable, tmp_path: pathlib.Path) -> None:
+    """A part that is named starts from its defaults, with the settings given beside it, in whatever order."""
+    short = ("--config.steps=2", "--config.log_every=0", "--config.checkpoint_every=0")
+    adamw, edm = tmp_path / "adamw", tmp_path / "edm"
+    commands = {
+        adamw: ("--config.optimizer=adamw", "--config.optimizer.weight_decay=0.1", "--config.process.name=flow"),
+        edm: ("--config.process.weighting=min_snr", "--config.process.weighting.gamma=3", "--config.process=edm"),
+    }
+    found = {}
+    for workdir, flags in commands.items():
+        process = start(workdir, *short, *flags)
+        out, err = process.communicate(timeout=180)
+        assert process.returncode == 0, out + err
+        found[workdir] = json.loads((workdir / "config.json").read_text())
+    assert found[adamw]["optimizer"]["name"] == "adamw" and found[adamw]["optimizer"]["weight_decay"] == 0.1
+    assert found[adamw]["process"]["name"] == "flow" and found[adamw]["process"]["path"] == "linear"
+    assert found[adamw]["process"]["prediction"] == {"name": "velocity"}
+    process = found[edm]["process"]
+    assert process["name"] == "edm" and process["prediction"] == {"name": "preconditioned", "sigma_data": 0.5}
+    assert process["weighting"] == {"name": "min_snr", "gamma": 3.0}
+    assert "schedule" not in process
 
 
 def test_second_run_in_the_workdir(start: Callable, tmp_path: pathlib.Path) -> None:

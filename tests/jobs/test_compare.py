@@ -1,4 +1,4 @@
-"""The compare job from end to end, on networks of width 8."""
+"""If a test here fails, a comparison is not what it says: other runs, lost results, arms that do not differ."""
 
 import json
 import pathlib
@@ -13,15 +13,17 @@ from ml_collections import ConfigDict
 from configs import digits_compare
 from diffcurr import config as config_lib
 from diffcurr.errors import UserError
-from diffcurr.jobs import compare, evaluate, train
+from diffcurr.jobs import compare, train
 from diffcurr.metrics import evaluation
+from diffcurr.sampling import evaluator
 
 ARMS = {"vanilla": {"curriculum": {"order": "none"}}, "easy": {}}
 
 
 def config(arms: dict[str, Any] | None = None, **overrides: Any) -> ConfigDict:
     settings = dict(steps=20, log_every=5, sample_every=0, evaluate_every=10, sampling__steps=2, compare__seeds=2)
-    settings |= dict(evaluation__samples=140, evaluation__training_samples=130, evaluation__resamples=5)
+    settings |= dict(evaluation__samples=140, evaluation__training_samples=130)
+    settings |= dict(evaluation__metrics__frechet_distance__resamples=5)
     made = tiny.config(**settings | overrides)
     made.compare.arms = ConfigDict(ARMS if arms is None else arms)
     return made
@@ -31,7 +33,7 @@ def test_killed_and_shared_among_machines(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Stopped in its second run and gone on with by two shards; a run that is lost is made again, the same."""
-    monkeypatch.setattr(evaluate, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(evaluator, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(evaluation, "SPLITS", 1)  # their precision is not what is tested, and takes most of the time
     train_run, started = train.run, []
 

@@ -1,4 +1,4 @@
-"""Several processes as one run, on one machine."""
+"""If a test here fails, several processes are not one run: other losses or files, or one waits for ever for another."""
 
 import os
 import pathlib

@@ -1,20 +1,26 @@
-"""Compiling for chips that are not there. Needs the TPU's compiler, which `launch/test.sh` installs."""
+"""Compiling for chips that are not there: if it fails, a plan says what a pod would not do.
+
+Needs the TPU's compiler, which `launch/test.sh` installs.
+"""
 
 import importlib.util
 import json
 import os
 import pathlib
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import pytest
 import tiny
 
-from configs import imagenet256_dit_xl_2
+from diffcurr import config as config_lib
 from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
+from diffcurr.experiment import Experiment
 from diffcurr.jobs import plan
-from diffcurr.planning import chips
+from diffcurr.planning import chips, costs, search
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ def compiler() -> None:
 @pytest.mark.usefixtures("compiler")
 def test_plan(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A small network on four chips: everything asked for is there, and adds up."""
-    monkeypatch.setattr(plan, "SEARCH", 1)
+    monkeypatch.setattr(search, "SEARCH", 1)
     assert plan.run(tiny.config(mesh__fsdp=2, mesh__data=-1), tmp_path, "v5e:2x2") == 0
     facts = json.loads((tmp_path / "plan.json").read_text())
     text = (tmp_path / "plan.md").read_text()
@@ -51,25 +57,28 @@ def test_plan(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 @pytest.mark.usefixtures("compiler")
 def test_a_large_transformer_on_sixteen_chips() -> None:
     """DiT-XL/2, batch 256: parameters alone are gathered, activations are spread, flops are as counted by hand."""
-    config = imagenet256_dit_xl_2.get_config()
-    config.mesh.fsdp = 16
+    config = config_lib.complete(config_lib.load("imagenet256:dit_xl_2"))
     chip, devices = chips.open_topology("v5e:4x4")
-    experiment = experiment_lib.from_config(config, devices)
-    needed, recomputed = plan.step_flops(experiment)
+
+    def make(changes: Mapping[str, Any]) -> Experiment:
+        return experiment_lib.from_config(config_lib.changed(config, {"mesh": {"fsdp": 16}} | changes), devices)
+
+    experiment = make({})
+    needed, recomputed = costs.step_flops(experiment, make)
     assert needed == pytest.approx(2 * 3 * 256 * 118.64e9, rel=0.01)  # Peebles & Xie 2023, table 4
     assert 0 < recomputed < 0.02 * needed  # attention alone: weight products are kept
-    compiled = plan.compile_for(experiment)
+    compiled = costs.compile_for(experiment)
     assert not compiled.needed and compiled.total_bytes < chip.memory
     assert compiled.temporary_bytes < 4.0e9
     assert "all-to-all" not in compiled.traffic
     traffic = sum(kind.bytes for kind in compiled.traffic.values())
-    assert traffic < 1.3 * plan.least_traffic(experiment)
+    assert traffic < 1.3 * costs.least_traffic(experiment)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax_cuda12_plugin"), reason="needs jax-cuda12-plugin")
 def test_gpus(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hosts of eight GPUs; the compiler counts no operations there."""
-    monkeypatch.setattr(plan, "SEARCH", 1)
+    monkeypatch.setattr(search, "SEARCH", 1)
     assert plan.run(tiny.config(mesh__fsdp=8, mesh__data=-1), tmp_path, "cuda:h100x16") == 0
     facts = json.loads((tmp_path / "plan.json").read_text())
     assert (facts["chips"], facts["processes"], facts["mesh"]["data"]) == (16, 2, 2)
@@ -81,10 +90,10 @@ def test_gpus(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("compiler")
 def test_what_does_not_fit(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiler's words, and the first gentler setting that fits; the exit code says so."""
-    config = imagenet256_dit_xl_2.get_config()
+    config = config_lib.load("imagenet256:dit_xl_2")
     config.network.update(remat="none", depth=4)
     config.batch_size = 4096
-    monkeypatch.setattr(plan, "_remedies", lambda *_: "--config.batch_size=256")
+    monkeypatch.setattr(search, "remedies", lambda *_: "--config.batch_size=256")
     assert plan.run(config, tmp_path, "v5e:2x2") == 1
     facts = json.loads((tmp_path / "plan.json").read_text())
     assert not facts["fits"] and "exceeds available HBM" in facts["does_not_fit"]

@@ -1,4 +1,4 @@
-"""What the train job guarantees holds for every process."""
+"""If a test here fails, some process compiles twice, depends on the number of devices, or resumes inexactly."""
 
 import pathlib
 from collections.abc import Callable
@@ -31,14 +31,14 @@ def test_guarantees(settings: dict, compilations: Callable[[], int], tmp_path: p
     """One compilation over the curriculum, on eight devices the run of one, and a resume that changes no bit."""
     one, eight = tiny.experiment(**settings), tiny.experiment(8, **settings)
     compiled, state = one.compiled, one.init_state()
-    mask, losses = compiled.initial_mask(state), []
+    weights, losses = compiled.initial_weights(state), []
     batches = [tiny.batch(one, step) for step in range(16)]
     for step, batch in enumerate(batches):
         before = compilations()
-        state, mask, metrics = compiled.step(state, batch, mask)
+        state, weights, metrics = compiled.step(state, batch, weights)
         losses.append(jax.device_get(metrics.loss))
         assert compilations() - before == (1 if step == 0 else 0)
-    assert int(metrics.stage) == one.pacing.num_stages
+    assert int(metrics.stage) == one.rule.num_stages
     _, spread = tiny.train(eight, 16)
     np.testing.assert_allclose([m.loss for m in spread], losses, rtol=2e-4)
 

@@ -1,4 +1,4 @@
-"""A run killed anywhere and started again ends bit-identical to one that was not."""
+"""If a test here fails, a run that was killed and started again does not end with the bits of one that was not."""
 
 import json
 import pathlib

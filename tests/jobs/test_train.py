@@ -1,6 +1,7 @@
-"""The train and sample jobs from end to end, in this process."""
+"""If a test here fails, the train, sample or evaluate job writes, says or draws something else than it should."""
 
 import contextlib
+import functools
 import io
 import json
 import pathlib
@@ -14,8 +15,9 @@ import tiny
 from diffcurr import experiment
 from diffcurr.errors import UserError
 from diffcurr.jobs import evaluate, sample, train
-from diffcurr.metrics import features
 from diffcurr.reporting.writers import EVALUATIONS, read_rows
+from diffcurr.run import load_run
+from diffcurr.sampling import drawing, evaluator
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.window import Window
 
@@ -91,6 +93,24 @@ def test_sample(run: tuple[pathlib.Path, str]) -> None:
     assert np.abs(first["images"]).max() <= 1.0
 
 
+def test_more_samples_than_one_part(run: tuple[pathlib.Path, str]) -> None:
+    """Sample i has class i mod K, in the file and for the network, also where a part does not begin at class 0."""
+    workdir, _ = run
+    number = drawing.PART + 17
+    assert drawing.PART % 10
+    assert sample.run(tiny.config(**SETTINGS | {"sampling__samples": number}), workdir) == 0
+    found = np.load(workdir / "samples.npz")
+    labels = np.arange(number) % 10
+    np.testing.assert_array_equal(found["labels"], labels)
+    assert found["images"].shape == (number, 8, 8, 1)
+    opened = load_run(workdir)
+    draw = functools.partial(opened.experiment.sampler.draw, opened.params, opened.experiment.sample_key)
+    np.testing.assert_array_equal(draw({"label": labels}, number), found["images"])
+    others = draw({"label": np.append(labels[: drawing.PART], (labels[drawing.PART :] + 1) % 10)}, number)
+    np.testing.assert_array_equal(others[: drawing.PART], found["images"][: drawing.PART])
+    assert np.any(others[drawing.PART :] != found["images"][drawing.PART :])
+
+
 def test_evaluate(
     run: tuple[pathlib.Path, str],
     tmp_path: pathlib.Path,
@@ -98,8 +118,9 @@ def test_evaluate(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every figure with its interval and its numbers; a network of 40 steps is far away; the reference is kept."""
-    monkeypatch.setattr(evaluate, "CACHE", tmp_path)
-    settings = SETTINGS | {"evaluation__samples": 300, "evaluation__resamples": 10}
+    monkeypatch.setattr(evaluator, "CACHE", tmp_path)
+    settings = SETTINGS | {"evaluation__samples": 300}
+    settings |= {"evaluation__metrics__frechet_distance__resamples": 10}
     assert evaluate.run(tiny.config(**settings), run[0]) == 0
     (kept,) = tmp_path.iterdir()
     found = json.loads((run[0] / "evaluation.json").read_text())
@@ -109,14 +130,14 @@ def test_evaluate(
     assert 10 * distance["floor"] < distance["low"] < distance["value"] < distance["high"]
     assert found["kernel_distance"]["low"] > 0
     assert "step 40, 300 samples against 1,797 of digits" in capsys.readouterr().out
-    monkeypatch.setattr(features, "of_reference", lambda look, images, cache: np.load(kept))
+    monkeypatch.setattr(evaluator, "of_reference", lambda look, images, cache: np.load(kept))
     assert evaluate.run(tiny.config(**settings), run[0]) == 0
     assert json.loads((run[0] / "evaluation.json").read_text()) == found
     for process in ("whole", "stopped"):  # during training: the same row, also of a run that is continued
         steps = 20 if process == "stopped" else 30
         for end in (steps, 30):
             config = tiny.config(**SETTINGS | {"evaluate_every": 10, "evaluation__training_samples": 130, "steps": end})
-            config.evaluation.resamples = 5
+            config.evaluation.metrics.frechet_distance.resamples = 5
             assert train.run(config, tmp_path / process) == 0
     rows = [read_rows(tmp_path / process, EVALUATIONS) for process in ("whole", "stopped")]
     assert [row["step"] for row in rows[0]] == [10, 20, 30] and rows[0] == rows[1]

@@ -1,4 +1,4 @@
-"""launch/gke_jobset.yaml against what JobSet's and Kubernetes' schemas require."""
+"""If a test here fails, JobSet or Kubernetes would refuse launch/gke_jobset.yaml, or its numbers do not agree."""
 
 import math
 from typing import Any

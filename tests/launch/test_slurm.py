@@ -1,4 +1,7 @@
-"""A run under a real scheduler. Needs root and Debian's slurm-wlm and munge; skipped where they are not."""
+"""If a test here fails, a run that SLURM preempts does not end as one that it lets run.
+
+Needs root and Debian's slurm-wlm and munge; skipped where they are not.
+"""
 
 import os
 import pathlib

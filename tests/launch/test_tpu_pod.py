@@ -1,4 +1,7 @@
-"""launch/tpu_pod.sh against stand-ins for gcloud and uv that record what they are told."""
+"""If a test here fails, launch/tpu_pod.sh loses a run or pays for a slice that nobody uses.
+
+It runs against stand-ins for gcloud and uv that record what they are told.
+"""
 
 import os
 import pathlib

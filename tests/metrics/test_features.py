@@ -1,21 +1,25 @@
+"""If these fail, images are compared by features that were trained, stored or named wrongly."""
+
 import pathlib
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from diffcurr.batch import Batch
+from diffcurr.conditioning import Class
 from diffcurr.config import outline
-from diffcurr.data import pipeline, sources
+from diffcurr.data import datasets, pipeline
 from diffcurr.errors import UserError
 from diffcurr.jobs import features as job
 from diffcurr.metrics import features, separation
+from diffcurr.pretrained import classifier
 
-DIGITS = sources.DATASETS["digits"]
 
-
-def digits() -> pipeline.Batch:
-    source = sources.open_source(DIGITS)
-    return pipeline.load(source, DIGITS, len(source), seed=0)
+def digits() -> Batch:
+    dataset = datasets.Digits()
+    source = dataset.open()
+    return pipeline.load(source, dataset, Class(num_classes=10).of, len(source), seed=0)
 
 
 def test_the_job(tmp_path: pathlib.Path) -> None:
@@ -29,16 +33,16 @@ def test_the_job(tmp_path: pathlib.Path) -> None:
     assert made.name.startswith("digits classifier ")
     report = (tmp_path / "features.md").read_text()
     assert report.startswith(f"**{made.name}**: accuracy 0.9") and report.count("\n| ") == 5
-    images = digits()["image"][:600]
+    images = digits().x[:600]
     found = made.extract(images)
-    assert found.shape == (600, features.WIDTH)
+    assert found.shape == (600, classifier.WIDTH)
     np.testing.assert_allclose(found[513:515], made.extract(images[513:515]), rtol=1e-4, atol=1e-4)
 
 
 def test_shipped_features_separate() -> None:
     """Two halves of the real digits are much closer than spoilt ones are to either."""
     shipped, data = features.load(features.SHIPPED / "digits.safetensors"), digits()
-    found = separation.separation(shipped, data["image"][:898], data["image"][898:], data["label"][898:])
+    found = separation.separation(shipped, data.x[:898], data.x[898:], data.condition["label"][898:])
     real = found.pop("real")
     assert len(found) == 3
     for worse in found.values():

@@ -1,3 +1,5 @@
+"""If these fail, the Fréchet distance or its interval is wrong."""
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -14,19 +16,19 @@ def covariance(rng: np.random.Generator, width: int, rank: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("rank_a", "rank_b"), [(30, 30), (10, 30), (30, 10), (7, 12), (1, 1)])
 def test_against_scipys_matrix_root(rank_a: int, rank_b: int) -> None:
-    """Also where no covariance has full rank. SciPy's root is that of the product, which is not symmetric."""
+    """The distance equals the one from SciPy's root of the product A B, also if no covariance has full rank."""
     rng = np.random.default_rng(rank_a * 100 + rank_b)
     means, covs = rng.normal(size=(2, 30)), [covariance(rng, 30, rank) for rank in (rank_a, rank_b)]
     root = scipy.linalg.sqrtm(covs[0] @ covs[1])
     want = np.sum((means[0] - means[1]) ** 2) + np.trace(covs[0] + covs[1] - 2 * np.real(root))
     found = frechet.frechet_distance(means[0], covs[0], means[1], covs[1])
-    # SciPy's own error where the product is singular: the square root of that of the product.
+    # If the product is singular, rounding errors of the product enter SciPy's root as their square roots.
     assert found == pytest.approx(want, rel=1e-9 if min(rank_a, rank_b) == 30 else 1e-4)
     assert found == pytest.approx(frechet.frechet_distance(means[1], covs[1], means[0], covs[0]), rel=1e-8)
 
 
 def test_closed_forms() -> None:
-    """Of commuting covariances, of equal sets, of a set and its shifted copy."""
+    """The distance of commuting covariances, of a set from itself, and of a set from a shifted copy of it."""
     a, b = np.diag([4.0, 1.0, 0.0]), np.diag([1.0, 9.0, 0.0])
     assert frechet.frechet_distance(np.zeros(3), a, np.ones(3), b) == pytest.approx(3 + (2 - 1) ** 2 + (1 - 3) ** 2)
     features = np.random.default_rng(0).normal(size=(20, 40))  # fewer examples than features
@@ -52,7 +54,7 @@ def test_statistics_of_parts_are_those_of_the_whole(seed: int, sizes: list[int],
 
 @pytest.mark.parametrize(("width", "shift"), [(2, 0.0), (6, 0.3), (12, 0.4)])
 def test_intervals_hold_the_expectation(width: int, shift: float) -> None:
-    """In 90 to 99 of 100 cases, for normals apart from the reference: coverage by simulation."""
+    """Intervals hold the expectation in 90 to 99 of 100 simulated cases, for normal sets away from the reference."""
     rng, scale = np.random.default_rng(width), np.linspace(0.3, 2, width)
     exact = 10**9
     reference = frechet.Statistics(exact, np.zeros(width), np.diag(scale**2) * (exact - 1))
@@ -62,7 +64,7 @@ def test_intervals_hold_the_expectation(width: int, shift: float) -> None:
 
     expectation = np.mean([frechet.distance(frechet.statistics(draw()), reference) for _ in range(1000)])
     found = [frechet.distance_interval(draw(), reference, resamples=60, seed=seed) for seed in range(300)]
-    # Binomial error of a coverage of 95 % in 300 cases: 1.3 %.
+    # The standard error of a coverage of 95 % in 300 cases is 1.3 %.
     assert 0.90 <= np.mean([low < expectation < high for _, low, high in found]) <= 0.99
 
 

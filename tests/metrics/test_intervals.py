@@ -1,3 +1,5 @@
+"""If these fail, confidence intervals over seeds are wrong."""
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from diffcurr.metrics.intervals import mean_interval
 
 
 def test_coverage() -> None:
-    """95 % of the intervals of five normal draws hold the mean, within the error of 4,000 of them."""
+    """95 % of the intervals from five normal draws hold the mean, up to the sampling error of 4,000 intervals."""
     draws = np.random.default_rng(0).normal(2.0, 3.0, (5, 4000))
     found = mean_interval(draws)
     np.testing.assert_allclose(found.mean, draws.mean(axis=0))

@@ -1,3 +1,5 @@
+"""If these fail, the kernel distance or its variance is biased or wrong."""
+
 import itertools
 
 import numpy as np
@@ -12,8 +14,8 @@ def draw(rng: np.random.Generator, n: int, shift: float) -> tuple[np.ndarray, np
 
 
 def test_against_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sums over all distinct pairs, triples and quadruples, written out."""
-    monkeypatch.setattr(module, "ROWS", 4)
+    """The estimates equal sums over all distinct pairs, triples and quadruples."""
+    monkeypatch.setattr(module, "BLOCK_SIZE", 4)
     a, b = draw(np.random.default_rng(0), 7, 0.5)
     z = list(zip(a, b, strict=True))
 
@@ -36,7 +38,7 @@ def test_against_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def expected_kernel(p: np.ndarray, q: np.ndarray) -> float:
-    """E (x·y / 3 + 1)³ of independent x ~ N(p, I), y ~ N(q, I) in three dimensions, by the moments of x·y."""
+    """E (x·y / 3 + 1)³ for independent x ~ N(p, I), y ~ N(q, I) in three dimensions, from the moments of x·y."""
     inner, pp, qq = p @ q, p @ p, q @ q
     second = inner**2 + pp + qq + 3
     third = inner**3 + 3 * inner * (pp + qq + 5)
@@ -45,7 +47,7 @@ def expected_kernel(p: np.ndarray, q: np.ndarray) -> float:
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_neither_value_nor_variance_has_a_bias(shift: float) -> None:
-    """Over 4,000 pairs of sets: means are the true distance, and the variance that the values have."""
+    """Over 4,000 pairs of sets, the mean value is the true distance, and the mean variance that of the values."""
     rng, moved, still = np.random.default_rng(1), np.full(3, shift), np.zeros(3)
     found = [kernel_distance(*draw(rng, 12, shift)) for _ in range(4000)]
     values, variances, jackknives = (np.asarray(column) for column in zip(*found, strict=True))
@@ -54,14 +56,14 @@ def test_neither_value_nor_variance_has_a_bias(shift: float) -> None:
     scatter = np.square(values - truth)
     error = np.hypot(variances.std(), scatter.std()) / np.sqrt(len(values))
     assert abs(variances.mean() - scatter.mean()) < 3.5 * error
-    assert error < 0.1 * scatter.mean()  # so that the line above says something
+    assert error < 0.1 * scatter.mean()  # so that the line above is a strict test
     assert jackknives.min() >= 0
     assert jackknives.mean() > scatter.mean()
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3])
 def test_intervals_hold_the_distance(shift: float) -> None:
-    """In 95 of 100 simulated cases; in more where there is no distance, and the jackknife is twice the variance."""
+    """Intervals hold the distance in 95 of 100 simulated cases, and in more if it is 0 (the jackknife is too large)."""
     rng, moved, still, held, simulated = np.random.default_rng(2), np.full(3, shift), np.zeros(3), 0, 600
     truth = expected_kernel(still, still) + expected_kernel(moved, moved) - 2 * expected_kernel(still, moved)
     for _ in range(simulated):
@@ -72,5 +74,5 @@ def test_intervals_hold_the_distance(shift: float) -> None:
 
 def test_rejects() -> None:
     for a, b in (((5, 2), (6, 2)), ((3, 2), (3, 2)), ((5, 2), (5, 3))):
-        with pytest.raises(ValueError, match="give as many of both, at least 4"):
+        with pytest.raises(ValueError, match="give two equally large sets, of at least 4 examples"):
             kernel_distance(np.ones(a), np.ones(b))

@@ -1,3 +1,5 @@
+"""If these fail, precision and recall of samples are wrong."""
+
 import numpy as np
 import pytest
 
@@ -5,18 +7,18 @@ from diffcurr.metrics import precision_recall as module
 from diffcurr.metrics.precision_recall import precision_recall
 
 
-def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a line, one neighbour: the real cover [-1, 2] and [8, 12], the generated [0.5, 1.5] and [-20, 0]."""
-    monkeypatch.setattr(module, "ROWS", 2)
-    real = np.asarray([[0.0], [1.0], [10.0], [12.0]])  # balls of radius 1, 1, 2, 2
-    generated = np.asarray([[1.0], [1.5], [-10.0], [7.9]])  # radii 0.5, 0.5, 11, 6.4
+def test_a_worked_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points on a line, with one neighbour."""
+    monkeypatch.setattr(module, "BLOCK_SIZE", 2)
+    real = np.asarray([[0.0], [1.0], [10.0], [12.0]])  # balls of radius 1, 1, 2, 2 cover [-1, 2] and [8, 14]
+    generated = np.asarray([[1.0], [1.5], [-10.0], [7.9]])  # balls of radius 0.5, 0.5, 11, 6.4
     found = precision_recall(real, generated, neighbours=1)
-    assert found.precision == 0.5  # 1 and 1.5; 7.9 is outside
-    assert found.recall == 1.0  # 0 and 1 by -10's ball; 10 and 12 by 7.9's
+    assert found.precision == 0.5  # 1 and 1.5 are covered; -10 and 7.9 are not
+    assert found.recall == 1.0  # 0 and 1 are covered by the ball around -10 or 1; 10 and 12 by the one around 7.9
 
 
-def test_what_the_two_shares_see() -> None:
-    """Samples of half of the classes are precise and reach half; noise is not precise."""
+def test_missing_classes_and_noise() -> None:
+    """Samples of half of the classes have precision 1 and recall 1/2; noise has a low precision."""
     rng = np.random.default_rng(0)
     centres = np.repeat([[0.0, 0.0], [50.0, 0.0]], 300, axis=0)
     real, same = (centres + rng.normal(size=(600, 2)) for _ in range(2))

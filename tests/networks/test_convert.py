@@ -1,4 +1,4 @@
-"""Fidelity: the public networks' weights give their outputs, losses and gradients."""
+"""Public weights would be loaded into other networks than those that they were trained in."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,12 +41,16 @@ def test_parity(name: str) -> None:
     graph, params = split_network(network)
     x0, noise = reference["x"], reference["eps"]
     if name == "edm":
-        time, labels, channels = reference["sigma"], None, 3
+        time, condition, channels = reference["sigma"], {}, 3
     else:
-        time, labels, channels = reference["t"].astype(jnp.float32), reference["y"], 8 if name == "dit" else 4
+        time, condition, channels = (
+            reference["t"].astype(jnp.float32),
+            {"label": reference["y"]},
+            8 if name == "dit" else 4,
+        )
 
     def predict(params: Any, x: jax.Array, t: jax.Array) -> jax.Array:
-        return nnx.merge(graph, params)(x, t, labels)[..., :channels]
+        return nnx.merge(graph, params)(x, t, condition)[..., :channels]
 
     alpha, sigma = (v[:, None, None, None] for v in process.alpha_sigma(time))
     x = alpha * x0 + sigma * noise
@@ -67,8 +71,8 @@ def test_parity(name: str) -> None:
     @jax.value_and_grad
     def loss_and_gradient(params: Any) -> jax.Array:
         settings = {"learn_variance": True} if name == "dit" else {}
-        losses = Fixed(**settings).loss(lambda x, t: predict(params, x, t), x0, jnp.zeros_like(time), noise)
-        return jnp.mean(losses)
+        losses = Fixed(**settings).losses(lambda x, t: predict(params, x, t), x0, jnp.zeros_like(time), noise)
+        return jnp.mean(losses.loss)
 
     loss, gradient = loss_and_gradient(params)
     np.testing.assert_allclose(loss, reference["loss"], rtol=1e-5)
@@ -84,7 +88,7 @@ def test_parity(name: str) -> None:
 def test_sit_without_the_half_that_it_ignores() -> None:
     reference, network = Reference("sit"), make_dit(learn_sigma=False)
     load_torch(network, reference.weights())
-    output = network(reference["xt"], reference["t"], reference["y"])
+    output = network(reference["xt"], reference["t"], {"label": reference["y"]})
     np.testing.assert_allclose(output, reference["model_out"], atol=1e-5)
 
 

@@ -1,9 +1,12 @@
+"""DiT would not be the public architecture, would ignore an input, or would cost more than it must."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from diffcurr.conditioning import Class, Field, Nothing
 from diffcurr.networks import DiT, dit
 from diffcurr.networks.embeddings import position_table, timestep_embedding
 from diffcurr.training.state import split_network
@@ -11,7 +14,7 @@ from diffcurr.training.state import split_network
 INPUTS = (
     jax.random.normal(jax.random.key(0), (3, 8, 8, 2)),
     jnp.asarray([0.0, 10.0, 999.0]),
-    jnp.asarray([0, 9, 10]),
+    {"label": jnp.asarray([0, 9, 10])},
 )
 
 
@@ -48,11 +51,11 @@ def test_shapes_and_zero_at_initialisation() -> None:
 def test_time_class_and_position_matter() -> None:
     graph, params = perturbed(make())
     network = nnx.merge(graph, params)
-    x, t, y = INPUTS
-    output = network(x, t, y)
-    assert not np.allclose(output, network(x, t + 1, y), atol=1e-4)
-    assert not np.allclose(output, network(x, t, (y + 1) % 11), atol=1e-4)
-    shifted = network(jnp.roll(x, 2, axis=1), t, y)
+    x, t, condition = INPUTS
+    output = network(x, t, condition)
+    assert not np.allclose(output, network(x, t + 1, condition), atol=1e-4)
+    assert not np.allclose(output, network(x, t, {"label": (condition["label"] + 1) % 11}), atol=1e-4)
+    shifted = network(jnp.roll(x, 2, axis=1), t, condition)
     assert not np.allclose(jnp.roll(output, 2, axis=1), shifted, atol=1e-4)
 
 
@@ -111,9 +114,39 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters() -> None:
 
 def test_unconditional() -> None:
     network = make(num_classes=0)
-    assert network(*INPUTS[:2]).shape == (3, 8, 8, 2)
-    with pytest.raises(ValueError, match="pass labels"):
-        make()(*INPUTS[:2])
+    assert network(*INPUTS[:2]).shape == network(*INPUTS[:2], {}).shape == (3, 8, 8, 2)
+    with pytest.raises(ValueError, match="class-conditional: its condition has no 'label'"):
+        make()(*INPUTS[:2], {})
+
+
+def test_from_spec() -> None:
+    """The label table has a row for "no class" where it occurs; the output has a variance where it is learned."""
+    settings = dict(patch_size=2, hidden_size=16, depth=1, num_heads=2)
+
+    def made(conditioning: Class | Nothing, learn_variance: bool = False) -> DiT:
+        return nnx.eval_shape(
+            lambda: DiT.from_spec(
+                (8, 8, 2), conditioning.spec(), learn_variance=learn_variance, rngs=nnx.Rngs(0), **settings
+            )
+        )
+
+    assert made(Class(num_classes=10, dropout=0.1)).y_embedder.num_embeddings == 11
+    assert made(Class(num_classes=10, dropout=0.0)).y_embedder.num_embeddings == 10
+    assert made(Nothing()).y_embedder is None
+    assert made(Nothing()).out_channels == 2 and made(Nothing(), learn_variance=True).out_channels == 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "field", "message"),
+    [
+        ((8, 6, 2), "label", "images of 8x6: DiT takes square ones"),
+        ((8, 8, 2), "augment", "DiT takes no augment; for dataset.augment choose song_unet, or set it to 0"),
+        ((8, 8, 2), "text", "DiT takes no text"),
+    ],
+)
+def test_from_spec_rejects(shape: tuple[int, ...], field: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DiT.from_spec(shape, {field: Field((9,), jnp.float32)}, learn_variance=False, rngs=nnx.Rngs(0))
 
 
 def test_patches() -> None:

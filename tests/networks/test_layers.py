@@ -1,3 +1,5 @@
+"""A layer would not be Flax's, or the gradients of bfloat16 networks would be summed in bfloat16."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

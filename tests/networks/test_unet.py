@@ -1,11 +1,14 @@
+"""The U-Net would not be the public architecture, would ignore an input, or would drop activations by itself."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from diffcurr.conditioning import Class, Field, Nothing
 from diffcurr.networks import SongUNet
-from diffcurr.networks.unet import UNetBlock, resample
+from diffcurr.networks.unet_blocks import UNetBlock, resample
 from diffcurr.training.state import split_network
 
 CIFAR10 = dict(model_channels=128, channel_mult=(2, 2, 2), num_blocks=4, attn_resolutions=(16,), dropout=0.13)
@@ -62,23 +65,25 @@ def test_labels() -> None:
     network = awake(make(label_dim=10, augment_dim=9))
     x, t = inputs()
     classes = jnp.asarray([0, 3, 10])
-    output = network(x, t, classes)
+    output = network(x, t, {"label": classes})
     one_hot = jnp.zeros((3, 10)).at[0, 0].set(1.0).at[1, 3].set(1.0)
-    np.testing.assert_allclose(output, network(x, t, one_hot), rtol=1e-5, atol=1e-5)
-    assert not np.allclose(output, network(x, t, classes - 1), atol=1e-3)
-    np.testing.assert_allclose(output, network(x, t, classes, jnp.zeros((3, 9))), rtol=1e-5, atol=1e-5)
-    assert not np.allclose(output, network(x, t, classes, jnp.ones((3, 9))), atol=1e-4)
-    with pytest.raises(ValueError, match="class-conditional: pass class_labels"):
-        network(x, t)
+    np.testing.assert_allclose(output, network(x, t, {"label": one_hot}), rtol=1e-5, atol=1e-5)
+    assert not np.allclose(output, network(x, t, {"label": classes - 1}), atol=1e-3)
+    np.testing.assert_allclose(
+        output, network(x, t, {"label": classes, "augment": jnp.zeros((3, 9))}), rtol=1e-5, atol=1e-5
+    )
+    assert not np.allclose(output, network(x, t, {"label": classes, "augment": jnp.ones((3, 9))}), atol=1e-4)
+    with pytest.raises(ValueError, match="class-conditional: its condition has no 'label'"):
+        network(x, t, {})
 
 
 def test_dropout_needs_a_key_and_keeps_the_mean() -> None:
     network, (x, t) = awake(make()), inputs()
     keys = [jax.random.key(i) for i in range(2)]
     np.testing.assert_array_equal(network(x, t), network(x, t))
-    first, second = (network(x, t, dropout_key=key) for key in keys)
+    first, second = (network(x, t, {}, key=key) for key in keys)
     assert not np.allclose(first, second, atol=1e-3)
-    np.testing.assert_array_equal(first, network(x, t, dropout_key=keys[0]))
+    np.testing.assert_array_equal(first, network(x, t, {}, key=keys[0]))
 
 
 @pytest.mark.parametrize("taps", [(1, 1), (1, 3, 3, 1)])
@@ -108,3 +113,36 @@ def test_resampling(taps: tuple[int, ...]) -> None:
 def test_rejects(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**settings)
+
+
+def test_from_spec() -> None:
+    """The labels' dimensions are those of the condition; the output has a variance where it is learned."""
+
+    def made(condition: dict[str, Field], learn_variance: bool = False) -> SongUNet:
+        settings = dict(model_channels=16, channel_mult=(1, 2), num_blocks=1)
+        return nnx.eval_shape(
+            lambda: SongUNet.from_spec(
+                (8, 8, 2), condition, learn_variance=learn_variance, rngs=nnx.Rngs(0), **settings
+            )
+        )
+
+    augment = {"augment": Field((9,), jnp.float32)}
+    both = made(Class(num_classes=10).spec() | augment)
+    assert (both.label_dim, both.augment_dim) == (10, 9)
+    neither = made(Nothing().spec(), learn_variance=True)
+    assert (neither.label_dim, neither.augment_dim) == (0, 0)
+    x, t = inputs()
+    outputs = [jax.eval_shape(lambda network: network(x, t, {}), network) for network in (made(augment), neither)]
+    assert [output.shape for output in outputs] == [(3, 8, 8, 2), (3, 8, 8, 4)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "field", "message"),
+    [
+        ((8, 6, 2), "label", "images of 8x6: the U-Net takes square ones"),
+        ((8, 8, 2), "text", "the U-Net takes no text: only a class label and labels of augmentations"),
+    ],
+)
+def test_from_spec_rejects(shape: tuple[int, ...], field: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SongUNet.from_spec(shape, {field: Field((9,), jnp.float32)}, learn_variance=False, rngs=nnx.Rngs(0))

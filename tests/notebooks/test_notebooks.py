@@ -1,4 +1,4 @@
-"""The notebooks run, at a small size; and what is rendered beside them is theirs."""
+"""If a test here fails, a notebook does not run, or what is rendered beside it is not its own."""
 
 import os
 import pathlib
@@ -19,6 +19,7 @@ def test_no_notebook_is_forgotten() -> None:
 def test_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFCURR_SMALL", "1")
     monkeypatch.delenv("XLA_FLAGS")  # one device, as its reader has
+    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parent))  # the package is found, as where it is installed
     notebook = jupytext.read(NOTEBOOKS / f"{name}.py")
     nbclient.NotebookClient(notebook, timeout=250, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
 
@@ -28,8 +29,10 @@ def test_rendered_as_written(name: str) -> None:
     """The outputs kept in the .ipynb are of the text beside it: of its very cells, run in order, without an error."""
     text, rendered = jupytext.read(NOTEBOOKS / f"{name}.py"), jupytext.read(NOTEBOOKS / f"{name}.ipynb")
     assert [cell.source for cell in text.cells] == [cell.source for cell in rendered.cells], (
-        f"render again: jupytext --to ipynb notebooks/{name}.py; jupyter execute --inplace notebooks/{name}.ipynb"
+        f"where diffcurr is installed, render again: "
+        f"jupytext --to ipynb notebooks/{name}.py; jupyter execute --inplace notebooks/{name}.ipynb"
     )
+    assert "sys.path" not in "".join(cell.source for cell in text.cells)
     code = [cell for cell in rendered.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell.outputs]

@@ -1,7 +1,7 @@
-"""The network of the Fréchet inception distance, on random weights.
+"""The network of the Fréchet inception distance, with random weights.
 
 `tests/reference/inception.npz` holds features [image, 2048] that an independent public PyTorch translation
-(torch-fidelity 0.4.0, in float64) gives for the images and weights that `images` and `public_weights` draw.
+(torch-fidelity 0.4.0, in float64) computes from the images and weights that `images` and `public_weights` make.
 """
 
 import pathlib
@@ -33,7 +33,7 @@ def images(name: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def public_weights() -> dict[str, np.ndarray]:
-    """Of every layer, under the public names, and what the public file holds besides."""
+    """Random weights for every layer, under the public names, and the other arrays that the public file holds."""
     arrays = {"fc.weight": np.zeros((1008, 2048), np.float32), "fc.bias": np.zeros(1008, np.float32)}
     network = nnx.eval_shape(lambda: inception.Inception(rngs=nnx.Rngs(0)))
     for name, conv in network.convs.items():
@@ -50,19 +50,24 @@ def public_weights() -> dict[str, np.ndarray]:
 
 
 def test_features_are_the_public_networks(public_weights: dict[str, np.ndarray], tmp_path: pathlib.Path) -> None:
-    """From either kind of file; 21.8 M parameters without the classifier; grey images count as equal channels."""
+    """Weights load from both kinds of file, and a grey image has the features of an image with three equal channels.
+
+    Without the classifier the network has 21.8 million parameters.
+    """
     save_file(public_weights, tmp_path / "inception.safetensors")
     np.savez(tmp_path / "inception.npz", **public_weights)
-    look, other = (features.load(tmp_path / f"inception.{kind}")._replace(batch=2) for kind in ("safetensors", "npz"))
-    assert look.name.startswith("Inception ") and look.width == 2048
+    network, other = (
+        features.load(tmp_path / f"inception.{kind}")._replace(batch=2) for kind in ("safetensors", "npz")
+    )
+    assert network.name.startswith("Inception ") and network.width == 2048
     with np.load(REFERENCE) as reference:
         for name in SHAPES:
             expected = reference[name]
             assert expected.std() > 0.1
-            found = look.extract(images(name))
+            found = network.extract(images(name))
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).mean())
     grey = images("small")[:1, :, :, :1]
-    np.testing.assert_allclose(other.extract(grey), look.extract(np.repeat(grey, 3, axis=-1)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(other.extract(grey), network.extract(np.repeat(grey, 3, axis=-1)), rtol=1e-4, atol=1e-4)
     parameters = nnx.state(inception.from_public(public_weights), nnx.Param)
     assert sum(x.size for x in jax.tree.leaves(parameters)) == 21_768_352
 

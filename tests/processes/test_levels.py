@@ -1,6 +1,4 @@
-"""Every process: the three names of a noise level, and conversions between predictions."""
-
-import itertools
+"""The names of a noise level would disagree in some process, or a prediction would not give back x0 and noise."""
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +6,20 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from diffcurr import experiment, parts
+from diffcurr.errors import UserError
 from diffcurr.processes import DDPM, EDM, Flow, Process, prediction
-from diffcurr.processes.prediction import PREDICTIONS, Level
+from diffcurr.processes.density import LogitNormal, Speed
+from diffcurr.processes.prediction import PREDICTIONS, X0, Epsilon, Level, Preconditioned, Prediction, Score, V
 
 PROCESSES = {
     "DDPM": DDPM(),
-    "DDPM, cosine": DDPM("cosine", num_timesteps=100),
-    "DDPM, SpeeD": DDPM(distribution="speed"),
+    "DDPM, cosine": DDPM(schedule="cosine", num_timesteps=100),
+    "DDPM, SpeeD": DDPM(density=Speed()),
     "EDM": EDM(),
     "flow": Flow(),
     "flow, trigonometric": Flow(path="trigonometric"),
-    "flow, logit-normal": Flow(distribution="logit_normal", mean=0.3, std=0.8),
+    "flow, logit-normal": Flow(density=LogitNormal(mean=0.3, std=0.8)),
 }
 
 
@@ -49,8 +50,9 @@ def test_every_quantile_has_a_finite_loss(process: Process) -> None:
     """The first and the last that the draw can give too."""
     u = jnp.asarray([0.0, 2.0**-24, 0.3, 0.9, 1.0 - 2.0**-24], jnp.float32)
     x0, noise = (jax.random.normal(jax.random.key(i), (5, 4, 4, 1)) for i in range(2))
-    loss = process.loss(lambda x, t: 0.1 * x + expand(t, x), x0, u, noise)
-    assert loss.shape == (5,) and np.all(np.isfinite(loss)) and np.all(loss > 0)
+    losses = process.losses(lambda x, t: 0.1 * x + expand(t, x), x0, u, noise)
+    for values in losses:
+        assert values.shape == (5,) and np.all(np.isfinite(values)) and np.all(values > 0)
 
 
 def expand(t: jax.Array, x: jax.Array) -> jax.Array:
@@ -83,7 +85,7 @@ def test_flow_runs_from_noise_at_0_to_data_at_1() -> None:
         np.testing.assert_allclose(sigma[[0, 2]], [1, 0], atol=1e-15)
         assert 0 < alpha[1] < sigma[1]
     np.testing.assert_array_equal(Flow().sampling_times(250, 0.04)[[0, -1]], [0.0, 0.96])
-    drawn = Flow(distribution="logit_normal", mean=0.3, std=0.8).time(np.random.default_rng(0).uniform(size=4000))
+    drawn = Flow(density=LogitNormal(mean=0.3, std=0.8)).time(np.random.default_rng(0).uniform(size=4000))
     assert scipy.stats.kstest(scipy.special.logit(drawn), scipy.stats.norm(0.3, 0.8).cdf).pvalue > 0.01
 
 
@@ -96,21 +98,82 @@ def test_derivatives(process: Process) -> None:
         np.testing.assert_allclose(derivative, slope, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("source", "to"), list(itertools.product(PREDICTIONS, PREDICTIONS)))
-def test_conversions(source: str, to: str) -> None:
+CONTINUOUS = Flow(path="trigonometric").level(jnp.asarray([0.2, 0.5, 0.8]))
+LEVELS: dict[str, Level] = {name: CONTINUOUS for name in PREDICTIONS}
+LEVELS["preconditioned"] = EDM().level(jnp.asarray([0.05, 0.5, 20.0]))
+
+
+def noised(level: Level) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(x, x0, noise) of three random images."""
     x0, noise = (jax.random.normal(jax.random.key(i), (3, 4, 4, 2)) for i in range(2))
-    level = Flow(path="trigonometric").level(jnp.asarray([0.2, 0.5, 0.8]))
+    return prediction.expand(level.alpha, x0) * x0 + prediction.expand(level.sigma, x0) * noise, x0, noise
+
+
+@pytest.mark.parametrize("name", [name for name in PREDICTIONS if name != "preconditioned"])
+def test_x0_from_what_the_network_should_output(name: str) -> None:
+    level, part = LEVELS[name], PREDICTIONS[name]()
+    x, x0, noise = noised(level)
+    output = part.target(x0, noise, level)
+    np.testing.assert_allclose(part.to_x0(output, x, level), x0, atol=2e-5)
+    np.testing.assert_array_equal(part.error(output, x, x0, noise, level), jnp.zeros_like(x))
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_the_error_of_the_noise_follows_from_the_error_that_is_trained_on(name: str) -> None:
+    """The noise that an output stands for is what x leaves of its x0: (x - alpha x0-hat) / sigma."""
+    level, part = LEVELS[name], PREDICTIONS[name]()
+    x, x0, noise = noised(level)
+    output = jax.random.normal(jax.random.key(2), x.shape)
+    estimate = part.to_x0(output, x, level)
+    noise_hat = (x - prediction.expand(level.alpha, x) * estimate) / prediction.expand(level.sigma, x)
+    direct = jnp.sum(jnp.square(noise_hat - noise), axis=(1, 2, 3))
+    trained = jnp.sum(jnp.square(part.error(output, x, x0, noise, level)), axis=(1, 2, 3))
+    np.testing.assert_allclose(part.noise_factor(level) * trained, direct, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "process",
+    [
+        DDPM(),
+        DDPM(prediction=X0()),
+        DDPM(prediction=V()),
+        DDPM(prediction=Score()),
+        DDPM(learn_variance=True),
+        Flow(),
+        Flow(prediction=X0(), path="trigonometric"),
+        EDM(),
+        EDM(prediction=X0()),
+    ],
+)
+def test_losses_hold_the_mean_squared_error_of_the_noise(process: Process) -> None:
+    """Comparable between all of them: also where the loss is a sum over pixels, weighted, or has the bound added."""
+    u = jnp.asarray([0.2, 0.5, 0.8])
+    x0, noise = (jax.random.normal(jax.random.key(i), (3, 4, 4, 2)) for i in range(2))
+    level = process.level(jnp.asarray(process.time(u)))
     x = prediction.expand(level.alpha, x0) * x0 + prediction.expand(level.sigma, x0) * noise
-    output = prediction.target(source, x0, noise, level)
-    np.testing.assert_allclose(prediction.to_x0(source, output, x, level), x0, atol=2e-5)
-    np.testing.assert_allclose(prediction.to_noise(source, output, x, level), noise, atol=2e-5)
-    converted = prediction.convert(output, x, level, source=source, to=to)
-    np.testing.assert_allclose(converted, prediction.target(to, x0, noise, level), atol=2e-4)
+    channels = 4 if process.learns_variance else 2
+
+    def predict(x: jax.Array, t: jax.Array) -> jax.Array:
+        return 0.3 * jax.random.normal(jax.random.key(2), (*x.shape[:-1], channels))
+
+    estimate = process.denoise(predict, x, jnp.asarray(process.time(u))).x0
+    noise_hat = (x - prediction.expand(level.alpha, x) * estimate) / prediction.expand(level.sigma, x)
+    np.testing.assert_allclose(
+        process.losses(predict, x0, u, noise).noise_error,
+        jnp.mean(jnp.square(noise_hat - noise), axis=(1, 2, 3)),
+        rtol=1e-3,
+    )
 
 
 def test_a_velocity_needs_derivatives() -> None:
-    with pytest.raises(ValueError, match="velocity: this process gives no derivatives"):
-        prediction.coefficients("velocity", Level(jnp.ones(1), jnp.ones(1)))
+    with pytest.raises(ValueError, match="prediction 'velocity': needs continuous time"):
+        PREDICTIONS["velocity"]().coefficients(Level(jnp.ones(1), jnp.ones(1)))
+
+
+@pytest.mark.parametrize("part", [Epsilon(), Score()])
+def test_on_a_path_that_begins_in_pure_noise_x0_must_follow_from_the_prediction(part: Prediction) -> None:
+    with pytest.raises(ValueError, match="x0 does not follow from it where alpha = 0; choose velocity, v or x0"):
+        Flow(prediction=part)
 
 
 @pytest.mark.parametrize(
@@ -118,17 +181,32 @@ def test_a_velocity_needs_derivatives() -> None:
     [
         (lambda: EDM(sigma_max=0.001), "sigma_max = 0.001: must be above sigma_min"),
         (lambda: EDM(p_std=0.0), "p_std = 0.0: must be above 0"),
-        (lambda: EDM(weighting="snr"), "weighting = 'snr': choose one of edm, constant"),
+        (lambda: EDM(prediction=Preconditioned(sigma_data=0.0)), "sigma_data = 0.0: must be above 0"),
+        (lambda: DDPM(prediction=Preconditioned()), "'preconditioned': is for processes with alpha = 1, such as edm"),
         (lambda: EDM().sampling_times(1), "steps = 1: must be at least 2"),
         (lambda: EDM().sampling_times(9, 0.1), "last_step = 0.1: only flow lets it be chosen"),
         (lambda: Flow(path="straight"), "path = 'straight': choose one of linear, trigonometric"),
-        (lambda: Flow(std=-1.0), "std = -1.0: must be above 0"),
+        (lambda: Flow(density=LogitNormal(std=-1.0)), "std = -1.0: must be above 0"),
         (lambda: Flow().sampling_times(0), "steps = 0: must be at least 1"),
         (lambda: Flow().sampling_times(9, 1.0), "last_step = 1.0: must lie in"),
-        (lambda: DDPM(distribution="speed", speed_tau=1000), "speed_tau = 1000: a timestep between 0 and 1000"),
-        (lambda: DDPM(learn_variance=True, prediction="v"), "learn_variance: needs prediction = 'epsilon'"),
+        (lambda: DDPM(density=Speed(tau=1000)), "density.tau = 1000: a level between 0 and 1000"),
+        (lambda: DDPM(learn_variance=True, prediction=V()), "learn_variance: needs prediction = 'epsilon'"),
     ],
 )
 def test_rejects(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("section", "choices"),
+    [
+        ("process", "ddpm, edm, flow"),
+        ("process.prediction", "epsilon, x0, v, velocity, score, preconditioned"),
+        ("process.density", "uniform, logit_normal, speed"),
+    ],
+)
+def test_unknown_names(section: str, choices: str) -> None:
+    assert experiment
+    with pytest.raises(UserError, match=rf"{section}\.name = 'other': choose one of {choices}"):
+        parts.build(section, {"name": "other"})

@@ -1,3 +1,5 @@
+"""If these fail, pictures show other images or losses than they were given."""
+
 import pathlib
 
 import numpy as np
@@ -22,7 +24,7 @@ def test_grid_of_grey_images_is_square(tmp_path: pathlib.Path) -> None:
 
 
 def test_grid_of_latents(tmp_path: pathlib.Path) -> None:
-    """The first three channels, white at three standard deviations."""
+    """The first three channels are shown, and values of 3 are white."""
     latents = np.broadcast_to([3.0, 0.0, -3.0, 9.0], (1, 64, 64, 4))
     figures.save_grid(tmp_path / "grid.png", latents)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "grid.png"))[32, 32], [255, 128, 0])

@@ -1,3 +1,5 @@
+"""If these fail, a run shows wrong progress, or measures time wrongly."""
+
 import io
 import sys
 import time
@@ -19,7 +21,7 @@ def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_a_line_in_a_file(capsys: pytest.CaptureFixture) -> None:
+def test_a_status_in_a_file_is_a_line(capsys: pytest.CaptureFixture) -> None:
     Progress(100).report(20, VALUES)
     assert capsys.readouterr().out == (
         "step 20/100  stage 2/5  loss 0.5000  1,234 images/s  waiting for data 1.0%  40 s left\n"
@@ -49,7 +51,7 @@ def test_clock_leaves_out_pauses() -> None:
     assert 0.02 <= clock.now() - began < 0.5
 
 
-def test_clock_tells_when_an_array_was_computed() -> None:
+def test_clock_measures_when_an_array_was_computed() -> None:
     def slow(x: np.ndarray) -> np.ndarray:
         time.sleep(0.3)
         return x
@@ -67,7 +69,7 @@ def test_clock_tells_when_an_array_was_computed() -> None:
 
 
 def test_countdown(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The share done, the rate and the time left since the first report; not more often than asked for."""
+    """Shows the parts done, and the rate and time left since the first call; not more often than asked for."""
     times = iter([100.0, 100.5, 104.0, 108.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(times))
     countdown = Countdown(Line(), "curve", "parts", seconds_between=2.0)

@@ -1,11 +1,18 @@
+import os
 import pathlib
+import subprocess
+import sys
 import time
+from typing import IO, Any
 
 import numpy as np
 import pytest
+from etils.epath import backend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from diffcurr.reporting.writers import MetricWriter, read_rows
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_rows_and_events(tmp_path: pathlib.Path) -> None:
@@ -21,6 +28,57 @@ def test_rows_and_events(tmp_path: pathlib.Path) -> None:
     assert {"loss", "stage", "loss_by_cluster/001", "loss_by_cluster/002"} <= set(events.Tags()["tensors"])
     assert [event.step for event in events.Tensors("loss_by_cluster/001")] == [20]
     assert [event.step for event in events.Tensors("loss_by_cluster/002")] == [10, 20]
+
+
+def test_events_are_written_without_tensorflow(tmp_path: pathlib.Path) -> None:
+    """Nor is it imported where it is installed: that would take seconds and some hundred megabytes."""
+    code = (
+        "import sys; from diffcurr.reporting.writers import MetricWriter\n"
+        "writer = MetricWriter(sys.argv[1], last_step=0); writer.write(10, {'loss': 0.5}); writer.close()\n"
+        "print('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    assert EventAccumulator(str(tmp_path)).Reload().Tags()["tensors"] == ["loss"]
+
+
+class Bucket(backend._OsPathBackend):
+    """An object store in a folder, in the place of etils' access to gs:// through TensorFlow."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+
+    def _here(self, path: Any) -> str:
+        return os.fspath(path).replace("gs:/", str(self.folder))
+
+    def open(self, path: Any, mode: str) -> IO[Any]:
+        return super().open(self._here(path), mode)
+
+    def exists(self, path: Any) -> bool:
+        return super().exists(self._here(path))
+
+    def makedirs(self, path: Any, **arguments: Any) -> None:
+        super().makedirs(self._here(path), **arguments)
+
+    def mkdir(self, path: Any, **arguments: Any) -> None:
+        super().mkdir(self._here(path), **arguments)
+
+    def remove(self, path: Any) -> None:
+        super().remove(self._here(path))
+
+    def replace(self, path: Any, dst: Any) -> None:
+        super().replace(self._here(path), self._here(dst))
+
+
+def test_a_workdir_on_an_object_store(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "tf_backend", Bucket(tmp_path))
+    writer = MetricWriter("gs://bucket/run", last_step=0)
+    writer.write(10, {"loss": 0.5})
+    writer.write(20, {"loss": 0.25})
+    assert [row["step"] for row in read_rows("gs://bucket/run")] == [10, 20]  # while the run goes on
+    writer.close()
+    events = EventAccumulator(str(tmp_path / "bucket" / "run")).Reload()
+    assert [event.step for event in events.Tensors("loss")] == [10, 20]
 
 
 def test_a_resumed_run_drops_what_it_will_write_again(tmp_path: pathlib.Path) -> None:

@@ -2,12 +2,12 @@
 
     PYTHONPATH=. python tests/studies/throughput.py
 
-The train steps of two shipped configs, class and clusters included, in float32 with batches of 8 of random data; beside
-each the rate of a large matrix product in the same minute, which bounds it. Then two compilations of DiT's step at the
-width of DiT-S/2, with 7 and with 28 blocks, in turns.
+The train steps of two packaged configs, class and clusters included, in float32 with batches of 8 of random data;
+beside each the rate of a large matrix product in the same minute, which bounds it. Then two compilations of DiT's step
+at the width of DiT-S/2, with 7 and with 28 blocks, in turns.
 """
 
-import importlib
+import argparse
 import time
 
 import jax
@@ -16,85 +16,88 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from diffcurr import config as config_lib
 from diffcurr import experiment as experiment_lib
+from diffcurr.batch import Batch
 from diffcurr.experiment import Experiment
+from diffcurr.planning import costs
 
-STEPS = 9
 
-
-def load(name: str) -> ConfigDict:
-    """A shipped config with what a CPU needs: batches of 8, float32, nothing recomputed."""
-    config = importlib.import_module(f"configs.{name}").get_config()
-    config.update(batch_size=8, dtype="float32")
+def load(name: str, **network: int) -> ConfigDict:
+    """A packaged config with what a CPU needs: batches of 8, float32, nothing recomputed, uniform clusters."""
+    config = config_lib.complete(config_lib.load(name))
+    changes = {"batch_size": 8, "dtype": "float32", "curriculum": {"clustering": "uniform"}}
     if config.network.name == "dit":
-        config.network.remat = "none"
-        with config.unlocked():
-            config.network.scan_unroll = config.network.depth
-    return config
+        changes["network"] = {"remat": "none", "scan_unroll": config.network.depth} | network
+    return config_lib.changed(config, changes)
 
 
 def forward_flops(experiment: Experiment) -> float:
-    """Of one example, counted by XLA in the program before it is optimised, with every block written out."""
+    """Those of one example, counted by XLA in the program before it is optimised, with every block written out."""
     graph, params = experiment.abstract_network
-    info = experiment.dataset
-    x = jax.ShapeDtypeStruct((1, info.image_size, info.image_size, info.channels), jnp.float32)
-    labels = jax.ShapeDtypeStruct((1,), jnp.int32) if experiment.num_classes else None
-    call = jax.jit(lambda p, x, t, y: nnx.merge(graph, p)(x, t, y))
-    return call.lower(params, x, jax.ShapeDtypeStruct((1,), jnp.float32), labels).cost_analysis()["flops"]
+    x = jax.ShapeDtypeStruct((1, *experiment.shape), jnp.float32)
+    condition = {name: jax.eval_shape(lambda f=f: f.zeros(1)) for name, f in experiment.conditioning.spec().items()}
+    call = jax.jit(lambda p, x, t, condition: nnx.merge(graph, p)(x, t, condition))
+    return call.lower(params, x, jax.ShapeDtypeStruct((1,), jnp.float32), condition).cost_analysis()["flops"]
 
 
-def measure(name: str) -> None:
+def measure(name: str, steps: int, side: int) -> None:
     experiment = experiment_lib.from_config(load(name), jax.devices()[:1])
-    compiled, info = experiment.compiled, experiment.dataset
+    compiled, number = experiment.compiled, experiment.config.batch_size
     state = experiment.init_state()
-    mask = compiled.initial_mask(state)
+    weights = compiled.initial_weights(state)
     rng = np.random.default_rng(0)
-    batch = {
-        "image": rng.uniform(-1, 1, (8, info.image_size, info.image_size, info.channels)).astype(np.float32),
-        "label": rng.integers(0, max(1, info.num_classes), 8).astype(np.int32),
-    }
-    batch = jax.device_put(batch, compiled.batch_sharding)
-    square = jnp.ones((2048, 2048))
+    x = rng.uniform(-1, 1, (number, *experiment.dataset.shape)).astype(np.float32)
+    labels = rng.integers(0, max(1, experiment.dataset.num_classes), number).astype(np.int32)
+    batch = jax.device_put(Batch(x, experiment.conditioning.of({"label": labels})), compiled.batch_sharding)
+    square = jnp.ones((side, side))
     product = jax.jit(lambda a: a @ a)
     seconds, rates = [], []
-    for _ in range(STEPS + 1):
+    for _ in range(steps + 1):
         began = time.perf_counter()
-        state, mask, _ = compiled.step(state, batch, mask)
+        state, weights, _ = compiled.step(state, batch, weights)
         jax.block_until_ready(state)
         middle = time.perf_counter()
         jax.block_until_ready(product(square))
         seconds.append(middle - began)
-        rates.append(2 * 2048**3 / (time.perf_counter() - middle))
-    gflop = 3 * 8 * forward_flops(experiment) / 1e9  # the gradient costs twice the forward pass
+        rates.append(2 * side**3 / (time.perf_counter() - middle))
+    gflop = 3 * number * forward_flops(experiment) / 1e9  # the gradient costs twice the forward pass
     low, median, high = np.quantile(seconds[1:], [0.0, 0.5, 1.0])
     print(
-        f"{name}: first call {seconds[0]:.1f} s; then {STEPS} steps, median {median:.2f} s ({low:.2f} to {high:.2f}), "
+        f"{name}: first call {seconds[0]:.1f} s; then {steps} steps, median {median:.2f} s ({low:.2f} to {high:.2f}), "
         f"{gflop:.0f} GFLOP, {gflop / median:.0f} GFLOP/s; matrix product {np.median(rates[1:]) / 1e9:.0f} GFLOP/s",
         flush=True,
     )
 
 
-def compile_seconds(depth: int) -> float:
-    config = load("imagenet256_dit_s_2")
-    config.network.update(depth=depth, scan_unroll=1)
-    experiment = experiment_lib.from_config(config, jax.devices()[:1])
-    compiled = experiment.compiled
-    image = jax.ShapeDtypeStruct((8, 32, 32, 4), jnp.float32, sharding=compiled.batch_sharding)
-    label = jax.ShapeDtypeStruct((8,), jnp.int32, sharding=compiled.batch_sharding)
-    mask = jax.ShapeDtypeStruct((config.curriculum.clusters,), bool)
+def compile_seconds(name: str, depth: int) -> float:
+    experiment = experiment_lib.from_config(load(name, depth=depth, scan_unroll=1), jax.devices()[:1])
+    step = experiment.compiled
+    arguments = step.abstract_state, costs.abstract_batch(experiment), costs.abstract_weights(experiment)
     began = time.perf_counter()
-    compiled.step.lower(compiled.abstract_state, {"image": image, "label": label}, mask).compile()
+    step.step.lower(*arguments).compile()
     return time.perf_counter() - began
 
 
 def main() -> None:
-    for name in ("imagenet256_dit_s_2", "cifar10"):
-        measure(name)
-    compile_seconds(7)  # what is done once in a process
-    pairs = np.array([[compile_seconds(7), compile_seconds(28)] for _ in range(5)])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", nargs="+", default=["imagenet256:dit_s_2", "cifar10"])
+    parser.add_argument("--steps", type=int, default=9)
+    parser.add_argument("--side", type=int, default=2048, help="of the matrices that are multiplied")
+    parser.add_argument("--compiled", default="imagenet256:dit_s_2", help="config of a DiT that is compiled")
+    parser.add_argument("--depths", type=int, nargs=2, default=[7, 28], help="its numbers of blocks")
+    parser.add_argument("--pairs", type=int, default=5, help="of compilations")
+    given = parser.parse_args()
+
+    for name in given.configs:
+        measure(name, given.steps, given.side)
+    few, many = given.depths
+    compile_seconds(given.compiled, few)  # what is done once in a process
+    pairs = np.array([[compile_seconds(given.compiled, depth) for depth in (few, many)] for _ in range(given.pairs)])
+    low, high = np.median(pairs, axis=0)
     print(
-        f"compiling 7 and 28 blocks: medians {np.median(pairs[:, 0]):.2f} s and {np.median(pairs[:, 1]):.2f} s, ratio "
-        f"{np.median(pairs[:, 1] / pairs[:, 0]):.2f} (five pairs)"
+        f"compiling {few} and {many} blocks: medians {low:.2f} s and {high:.2f} s, ratio "
+        f"{np.median(pairs[:, 1] / pairs[:, 0]):.2f} ({given.pairs} pairs)"
     )
 
 

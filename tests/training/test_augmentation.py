@@ -1,4 +1,4 @@
-"""EDM's geometric augmentations."""
+"""If these fail, EDM's geometric augmentations distort the images, or the network is told wrongly of them."""
 
 import jax
 import jax.numpy as jnp

@@ -1,3 +1,5 @@
+"""If these fail, a run may lose its progress, or go on from a damaged checkpoint without a word."""
+
 import functools
 import os
 import pathlib
@@ -21,9 +23,9 @@ def states_by_step() -> dict[int, TrainState]:
     """The states of a short training run, on the host."""
     experiment = tiny.experiment()
     compiled, state = experiment.compiled, experiment.init_state()
-    mask, states = compiled.initial_mask(state), {}
+    weights, states = compiled.initial_weights(state), {}
     for step in range(1, 8):
-        state, mask, _ = compiled.step(state, tiny.batch(experiment, step), mask)
+        state, weights, _ = compiled.step(state, tiny.batch(experiment, step), weights)
         states[step] = jax.tree.map(np.array, state)  # copies: the next step takes the state's memory
     return states
 

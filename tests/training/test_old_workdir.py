@@ -1,4 +1,4 @@
-"""A workdir made by version 0.1.0 opens, continues and draws the samples that it drew then.
+"""If these fail, a workdir made by version 0.1.0 does not open, continue and draw the samples that it drew then.
 
 reference/workdir_0_1.zip is what `configs/digits.py` (SpeeD on clusters of relative entropy) left after 10 steps with
 the flags below, before the rooms of the package were moved. The restored state is checked bit for bit by the

@@ -1,3 +1,5 @@
+"""If these fail, arrays lie wrongly over the devices: too much memory, too much traffic, or no program at all."""
+
 import jax
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -35,7 +37,7 @@ def test_rules() -> None:
     assert sharding.partition("opt_state/1/0/mu/blocks/fc2/kernel", (3, 32, 8), mesh) == P(None, "tensor", "fsdp")
     assert sharding.partition("ema/final_linear/kernel", (8, 4), mesh) == P("fsdp", None)
     assert sharding.partition("ema/final_linear/kernel", (7, 4), mesh) == P(None, None)  # 2 does not divide 7
-    assert sharding.partition("pacing/stage", (), mesh) == P()
+    assert sharding.partition("curriculum/stage", (), mesh) == P()
 
 
 def test_everything_that_mirrors_a_parameter_lies_where_it_does() -> None:

@@ -1,3 +1,5 @@
+"""If these fail, training computes something else, compiles more than once, or depends on the number of devices."""
+
 import functools
 from collections.abc import Callable
 
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 import tiny
 
-from diffcurr.curriculum import pacing
+from diffcurr.batch import Batch
+from diffcurr.curriculum.rules import Patience, Seen
 from diffcurr.training import step as step_lib
 from diffcurr.training.sharding import batch_sharding
 
@@ -16,7 +19,7 @@ CURRICULA = {
     "hard_to_easy": {"curriculum__order": "hard_to_easy"},
     "random": {"curriculum__order": "random"},
     "one cluster at a time": {"curriculum__accumulate": False},
-    "fixed": {"curriculum__pacing": "fixed", "curriculum__steps_per_stage": (3, 2)},
+    "fixed": {"curriculum__name": "fixed", "curriculum__steps_per_stage": (3, 2)},
     "log-SNR": {"curriculum__clustering": "log_snr", "curriculum__stratified": True},
 }
 
@@ -25,16 +28,16 @@ CURRICULA = {
 def test_one_compilation_for_all_stages(settings: dict, compilations: Callable[[], int]) -> None:
     experiment = tiny.experiment(**settings)
     compiled, state = experiment.compiled, experiment.init_state()
-    mask, stages = compiled.initial_mask(state), []
+    weights, stages = compiled.initial_weights(state), []
     batches = [tiny.batch(experiment, step) for step in range(40)]
     for step, batch in enumerate(batches):
         before = compilations()
-        state, mask, metrics = compiled.step(state, batch, mask)
+        state, weights, metrics = compiled.step(state, batch, weights)
         jax.block_until_ready(state)
         assert compilations() - before == (1 if step == 0 else 0), f"step {step} compiled"
         stages.append(int(metrics.stage))
     assert compiled.step._cache_size() == 1
-    assert sorted(set(stages)) == list(range(1, experiment.pacing.num_stages + 1))
+    assert sorted(set(stages)) == list(range(1, experiment.rule.num_stages + 1))
 
 
 def test_no_curriculum_equals_every_cluster_active_bit_for_bit() -> None:
@@ -43,7 +46,7 @@ def test_no_curriculum_equals_every_cluster_active_bit_for_bit() -> None:
 
     curriculum = tiny.experiment()  # easy to hard, but told at every step that all clusters are active
     compiled, state = curriculum.compiled, curriculum.init_state()
-    everything = jax.device_put(np.ones(3, bool), compiled.initial_mask(state).sharding)
+    everything = jax.device_put(np.ones(3, np.float32), compiled.initial_weights(state).sharding)
     losses = []
     for step in range(12):
         state, _, metrics = compiled.step(state, tiny.batch(curriculum, step), everything)
@@ -75,24 +78,24 @@ def test_the_drawn_randomness_is_identical_on_any_number_of_devices() -> None:
     def draws(devices: int) -> step_lib.Draws:
         experiment = tiny.experiment(devices=devices)
         draw = jax.jit(
-            functools.partial(step_lib.draw, experiment.step_config, image_shape=(16, 8, 8, 1)),
+            functools.partial(step_lib.draw, experiment.step_config, shape=(16, 8, 8, 1)),
             out_shardings=batch_sharding(experiment.mesh),
         )
-        return jax.device_get(draw(jnp.int32(7), 0, jnp.asarray([False, True, True])))
+        return jax.device_get(draw(jnp.int32(7), 0, jnp.asarray([0.0, 1.0, 1.0])))
 
     jax.tree.map(np.testing.assert_array_equal, draws(1), draws(8))
 
 
 def test_randomness_depends_on_seed_stream_step_and_microbatch() -> None:
     config = tiny.experiment().step_config
-    mask, shape = jnp.ones(3, bool), (16, 8, 8, 1)
+    weights, shape = jnp.ones(3), (16, 8, 8, 1)
 
     def u(step: int, microbatch: int) -> np.ndarray:
-        return np.asarray(step_lib.draw(config, jnp.int32(step), microbatch, mask, shape).u)
+        return np.asarray(step_lib.draw(config, jnp.int32(step), microbatch, weights, shape).u)
 
     np.testing.assert_array_equal(u(1, 0), u(1, 0))
     assert len({u(step, microbatch)[0] for step in (0, 1, 2) for microbatch in (0, 1, 2)}) == 9
-    other_seed = step_lib.draw(tiny.experiment(seed=1).step_config, jnp.int32(1), 0, mask, shape)
+    other_seed = step_lib.draw(tiny.experiment(seed=1).step_config, jnp.int32(1), 0, weights, shape)
     assert not np.any(u(1, 0) == other_seed.u)
 
 
@@ -100,20 +103,20 @@ def test_microbatches_average_gradients_and_draw_their_own_noise() -> None:
     """The step over M microbatches against the same sum written out."""
     experiment = tiny.experiment(microbatches=4, optimizer__clip_norm=0.0)
     config, state = experiment.step_config, experiment.init_state()
-    mask, batch = jnp.ones(3, bool), tiny.batch(experiment, 0)
+    weights, batch = jnp.ones(3), tiny.batch(experiment, 0)
     value_and_grad = jax.jit(
         jax.value_and_grad(functools.partial(step_lib.microbatch_loss, config=config), has_aux=True)
     )
     losses, grads = [], []
     for m in range(4):
-        part = {name: rows[m::4] for name, rows in batch.items()}
-        draws = step_lib.draw(config, state.step, m, mask, part["image"].shape)
+        part = jax.tree.map(lambda examples, first=m: examples[first::4], batch)
+        draws = step_lib.draw(config, state.step, m, weights, part.x.shape)
         (loss, _), grad = value_and_grad(state.params, batch=part, draws=draws)
         losses.append(loss)
         grads.append(grad)
     mean = jax.tree.map(lambda *g: sum(g) / 4, *grads)
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(mean)))
-    _, _, metrics = experiment.compiled.step(state, batch, jax.device_put(mask, jax.devices()[0]))
+    _, _, metrics = experiment.compiled.step(state, batch, jax.device_put(weights, jax.devices()[0]))
     np.testing.assert_allclose(metrics.loss, np.mean(losses), rtol=1e-6)
     np.testing.assert_allclose(metrics.grad_norm, norm, rtol=1e-5)
     assert metrics.cluster_count.sum() == 16
@@ -122,27 +125,30 @@ def test_microbatches_average_gradients_and_draw_their_own_noise() -> None:
 def test_losses_by_cluster() -> None:
     experiment = tiny.experiment()
     config, state, batch = experiment.step_config, experiment.init_state(), tiny.batch(experiment, 0)
-    mask = jnp.asarray([False, True, True])
-    draws = step_lib.draw(config, state.step, 0, mask, batch["image"].shape)
+    weights = jnp.asarray([0.0, 1.0, 1.0])
+    draws = step_lib.draw(config, state.step, 0, weights, batch.x.shape)
     _, losses = jax.jit(functools.partial(step_lib.microbatch_loss, config=config))(
         state.params, batch=batch, draws=draws
     )
-    _, _, metrics = experiment.compiled.step(state, batch, jax.device_put(mask, jax.devices()[0]))
+    _, _, metrics = experiment.compiled.step(state, batch, jax.device_put(weights, jax.devices()[0]))
     cluster = np.floor(np.asarray(draws.u) * 3).astype(int)
     np.testing.assert_array_equal(metrics.cluster_count, np.bincount(cluster, minlength=3))
-    np.testing.assert_allclose(metrics.cluster_loss, np.bincount(cluster, losses, 3), rtol=1e-5)
+    np.testing.assert_allclose(metrics.cluster_loss, np.bincount(cluster, losses.loss, 3), rtol=1e-5)
+    np.testing.assert_allclose(metrics.cluster_noise_error, np.bincount(cluster, losses.noise_error, 3), rtol=1e-5)
+    np.testing.assert_array_equal(metrics.weights, weights)
     assert metrics.cluster_count[0] == 0
-    np.testing.assert_allclose(metrics.loss, np.mean(losses), rtol=1e-6)
+    np.testing.assert_allclose(metrics.loss, np.mean(losses.loss), rtol=1e-6)
 
 
 def test_a_loss_that_is_not_finite_marks_its_clusters_alone() -> None:
     experiment = tiny.experiment()
     config, state, batch = experiment.step_config, experiment.init_state(), tiny.batch(experiment, 0)
-    draws = step_lib.draw(config, state.step, 0, jnp.ones(3, bool), batch["image"].shape)
+    draws = step_lib.draw(config, state.step, 0, jnp.ones(3), batch.x.shape)
     row = int(np.flatnonzero(np.floor(np.asarray(draws.u) * 3) == 1)[0])
-    batch["image"] = batch["image"].at[row].set(np.nan)
-    _, _, metrics = experiment.compiled.step(state, batch, jax.device_put(np.ones(3, bool), jax.devices()[0]))
-    np.testing.assert_array_equal(np.isfinite(metrics.cluster_loss), [True, False, True])
+    batch = Batch(batch.x.at[row].set(np.nan), batch.condition)
+    _, _, metrics = experiment.compiled.step(state, batch, jax.device_put(np.ones(3, np.float32), jax.devices()[0]))
+    for of_cluster in (metrics.cluster_loss, metrics.cluster_noise_error):
+        np.testing.assert_array_equal(np.isfinite(of_cluster), [True, False, True])
 
 
 def test_ema_and_clipping() -> None:
@@ -181,19 +187,20 @@ def test_warm_up() -> None:
 
 
 def test_labels_are_dropped_for_guidance() -> None:
-    config = tiny.experiment(class_dropout=0.25).step_config
-    draws = step_lib.draw(config, jnp.int32(0), 0, jnp.ones(3, bool), (4096, 1, 1, 1))
-    assert abs(float(jnp.mean(draws.drop_label)) - 0.25) < 0.03
+    config = tiny.experiment(conditioning__dropout=0.25).step_config
+    draws = step_lib.draw(config, jnp.int32(0), 0, jnp.ones(3), (4096, 1, 1, 1))
+    assert abs(float(jnp.mean(draws.dropped)) - 0.25) < 0.03
 
 
-def test_pacing_sees_the_mean_of_the_global_batch() -> None:
+def test_the_rule_sees_the_mean_of_the_global_batch() -> None:
     state, metrics = tiny.train(tiny.experiment(devices=8), 15)
-    expected = pacing.init(pacing.PacingConfig())
-    config = pacing.PacingConfig(clusters=3, patience=1)
+    rule = Patience(clusters=3, patience=1)
+    expected = rule.init()
     for m in metrics:
         assert int(m.stage) == int(expected.stage)
-        expected = pacing.update(expected, jnp.float32(m.loss), config)
-    np.testing.assert_array_equal(jax.tree.leaves(expected), jax.tree.leaves(jax.device_get(state.pacing)))
+        seen = Seen(m.loss, m.cluster_loss, m.cluster_noise_error, m.cluster_count)
+        expected = rule.update(expected, jax.tree.map(jnp.asarray, seen))
+    np.testing.assert_array_equal(jax.tree.leaves(expected), jax.tree.leaves(jax.device_get(state.curriculum)))
 
 
 GOLDEN = {
@@ -209,7 +216,7 @@ def test_golden_numbers() -> None:
     say in the commit what changed them. If not, look, in this order, at: the key of a random stream (its name is part
     of it) or the order of draws; the initialisation of a layer, or a layer added; the scale of the loss (mean, not
     sum, over pixels); the optimizer's settings; a new version of JAX, Flax or Optax. A change of the loss from step 1
-    on is initialisation, noise or loss; one from step 2 on is gradient or optimizer; the stage is pacing.
+    on is initialisation, noise or loss; one from step 2 on is gradient or optimizer; the stage is the rule.
     """
     _, metrics = tiny.train(tiny.experiment(), 5)
     np.testing.assert_allclose([m.loss for m in metrics], GOLDEN["loss"], rtol=2e-5)

@@ -1,0 +1,53 @@
+"""Class-conditional: the network is told the class of each example."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from diffcurr.conditioning.base import Condition, Conditioning, Field, in_turn
+
+MOST_COLUMNS = 20  # of a grid with one column for each class
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Class(Conditioning):
+    """{"label": int [B]} in 0..K, where K stands for "no class".
+
+    Attributes:
+      dropout: the share of labels that training replaces by "no class", to learn what guidance needs.
+    """
+
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout = {self.dropout}: a share of the labels must lie in [0, 1)")
+        if not self.num_classes:
+            raise ValueError("name = 'class': the data set has no classes; choose none")
+
+    def spec(self) -> dict[str, Field]:
+        return {"label": Field((), jnp.int32, self.num_classes, droppable=self.dropout > 0)}
+
+    def of(self, examples: Mapping[str, Any]) -> Condition:
+        return {"label": np.asarray(examples["label"], np.int32)}
+
+    def drop(self, condition: Condition, dropped: Bool[Array, " batch"]) -> Condition:
+        return condition | {"label": jnp.where(dropped, self.num_classes, condition["label"])}
+
+    def chosen(self, number: int, wanted: Sequence[int] | None = None) -> Condition:
+        classes = range(self.num_classes) if wanted is None else wanted
+        beyond = [label for label in classes if not 0 <= label < self.num_classes]
+        if beyond or not len(classes):
+            raise ValueError(f"classes {list(classes)}: give some of 0..{self.num_classes - 1}")
+        return {"label": in_turn(classes, number)}
+
+    def captions(self, condition: Condition) -> list[str]:
+        return [str(label) for label in np.asarray(condition["label"])]
+
+    @property
+    def columns(self) -> int:
+        return self.num_classes if self.num_classes <= MOST_COLUMNS else 0

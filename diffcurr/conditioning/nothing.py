@@ -1,0 +1,28 @@
+"""Unconditional: the network is told nothing."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Array, Bool
+
+from diffcurr.conditioning.base import Condition, Conditioning, Field
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Nothing(Conditioning):
+    """The empty condition."""
+
+    def spec(self) -> dict[str, Field]:
+        return {}
+
+    def of(self, examples: Mapping[str, Any]) -> Condition:
+        return {}
+
+    def drop(self, condition: Condition, dropped: Bool[Array, " batch"]) -> Condition:
+        return condition
+
+    def chosen(self, number: int, wanted: Sequence[int] | None = None) -> Condition:
+        if wanted is not None:
+            raise ValueError(f"classes {list(wanted)}: the network is unconditional")
+        return {}

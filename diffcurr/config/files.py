@@ -1,0 +1,87 @@
+"""Config files: the user's, or the packaged ones by their names."""
+
+import importlib.util
+import inspect
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from diffcurr.errors import UserError
+
+MOVED = {f"imagenet256_{kind}_{size}_2": f"imagenet256:{kind}_{size}_2" for kind in ("dit", "sit") for size in "sbl"}
+MOVED |= {f"imagenet256_{kind}_xl_2": f"imagenet256:{kind}_xl_2" for kind in ("dit", "sit")}
+MOVED |= {"ffhq256_dit_b_2": "ffhq256"}
+"""Former name of a config -> where it is now."""
+
+
+def _folder() -> pathlib.Path:
+    """The project's configs: inside the package where it is installed, beside it in a checkout."""
+    package = pathlib.Path(__file__).parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def split_name(name: str) -> tuple[pathlib.Path, str]:
+    """(file, variant) of FILE.py[:VARIANT], or of the name of a packaged config, NAME[:VARIANT].
+
+    Raises:
+      UserError: if there is no such file.
+    """
+    path, _, variant = name.partition(":")
+    file = pathlib.Path(path)
+    if file.suffix != ".py" and len(file.parts) == 1:
+        file = _folder() / f"{path}.py"
+    if not file.exists():
+        if file.stem in MOVED:
+            raise UserError(f"--config={name}: is now --config={MOVED[file.stem]}")
+        known = ", ".join(sorted(one.stem for one in _folder().glob("*.py") if one.stem != "__init__"))
+        raise UserError(f"--config={path}: there is no such file; give a path or one of {known}")
+    return file, variant
+
+
+def run_name(name: str) -> str:
+    """The name of a config's run, for its folder: NAME or NAME_VARIANT."""
+    file, variant = split_name(name)
+    return file.stem + (f"_{variant}" if variant else "")
+
+
+def load(name: str) -> ConfigDict:
+    """The config that a file's `get_config` returns.
+
+    Args:
+      name: FILE.py or the name of a packaged config; behind a colon, the argument of its `get_config`.
+
+    Raises:
+      UserError: if there is no such file, or it takes no such argument.
+    """
+    file, variant = split_name(name)
+    spec = importlib.util.spec_from_file_location(f"diffcurr_config_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    get_config = getattr(module, "get_config", None)
+    if get_config is None:
+        raise UserError(f"--config={name}: {os.fspath(file)} has no get_config()")
+    if variant and not inspect.signature(get_config).parameters:
+        raise UserError(f"--config={name}: {os.fspath(file)} has no variants")
+    try:
+        config = get_config(variant) if variant else get_config()
+    except ValueError as error:
+        raise UserError(f"--config={name}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config={name}: get_config() of {os.fspath(file)} returns no ConfigDict")
+    return config
+
+
+def variant_of(name: str, table: Mapping[str, Any]) -> Any:
+    """The entry of a config's table of variants.
+
+    Raises:
+      UserError: for another name.
+    """
+    if name not in table:
+        raise UserError(f"variant {name!r}: choose one of {', '.join(table)}")
+    return table[name]

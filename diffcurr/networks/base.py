@@ -1,0 +1,41 @@
+"""What a network is."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A Flax NNX module that a process sees x through.
+
+    Its settings are the keyword arguments of `from_spec`, or of its constructor where `from_spec` takes any; arguments
+    that `from_spec` works out are listed in `DERIVED`. A network with `dropout` above 0 is given a key in training.
+    """
+
+    @classmethod
+    def from_spec(
+        cls, shape: tuple[int, ...], condition: Mapping[str, Any], *, learn_variance: bool, **settings: Any
+    ) -> "Network":
+        """The network for x of this shape.
+
+        Args:
+          shape: of x without the batch, such as (height, width, channels).
+          condition: name -> `conditioning.Field` of everything that it is told beside x.
+          learn_variance: whether it outputs a variance too, that is, twice the channels.
+          settings: those of the config, and `dtype`, the compute dtype, and `rngs`, for the first parameters.
+
+        Raises:
+          ValueError: if it cannot take such an x or condition.
+        """
+
+    def __call__(
+        self,
+        x: Float[Array, "batch *shape"],
+        t: Float[Array, " batch"],
+        condition: Mapping[str, Any],
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "batch *shape"]:
+        """The output, float32, for x at time t as the process gives it."""

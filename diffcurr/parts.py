@@ -1,0 +1,155 @@
+"""The one pattern of every exchangeable part: a class, registered in a table under the name that a config gives.
+
+A section of a config, such as `process`, holds `name` and beside it the settings of the class of that name: the
+arguments of its constructor. A part may contain parts: `process.weighting` is a section inside `process`. The table of
+a section is a plain dict, so a guest registers a part in one line, `NETWORKS["mine"] = Mine`.
+"""
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from ml_collections import ConfigDict
+
+from diffcurr.errors import UserError, concerning
+
+Settings: TypeAlias = Mapping[str, Any] | ConfigDict  # which is no Mapping
+
+TABLES: dict[str, dict[str, Any]] = {}
+"""Section of the config -> name -> class. `diffcurr.experiment` fills it in."""
+
+
+FROM_SPEC = ("shape", "condition", "learn_variance", "dtype", "rngs")
+"""What a network's `from_spec` is given beside its settings."""
+
+
+class Several(dict[str, Any]):
+    """A table whose section holds any number of parts, each by its name: {"first": {settings}, "second": {}}."""
+
+
+def choose(section: str, name: object) -> Any:
+    """The class that `section.name` names.
+
+    Raises:
+      UserError: if there is none; the message lists those that there are.
+    """
+    table = TABLES[section]
+    if name not in table:
+        key = section if isinstance(table, Several) else f"{section}.name"
+        raise UserError(f"{key} = {name!r}: choose one of {', '.join(table)}")
+    return table[name]
+
+
+def settings_of(part: Any) -> dict[str, Any]:
+    """The settings of a class with their defaults; `inspect.Parameter.empty` where there is none.
+
+    They are the keyword arguments of its `from_spec`, if it has one, and of its constructor, without those that it
+    lists in DERIVED: they follow from other parts, and whoever builds it passes them.
+    """
+    found: dict[str, inspect.Parameter] = {}
+    makers = [part.from_spec, part.__init__] if hasattr(part, "from_spec") else [part.__init__]
+    for make in makers:
+        parameters = dict(inspect.signature(make).parameters)
+        parameters.pop("self", None)
+        found |= {name: one for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+        if len(found) == len(parameters):  # it takes no others
+            break
+    derived = {*getattr(part, "DERIVED", ()), *(FROM_SPEC if hasattr(part, "from_spec") else ())}
+    return {name: one.default for name, one in found.items() if name not in derived}
+
+
+def shared_settings(section: str, one: str, other: str) -> set[str]:
+    """The settings that two parts have from a common base class, the parts inside them aside."""
+    bases = set(choose(section, one).__mro__) & set(choose(section, other).__mro__)
+    names = {one.name for base in bases if dataclasses.is_dataclass(base) for one in dataclasses.fields(base)}
+    return {name for name in names if f"{section}.{name}" not in TABLES}
+
+
+def complete(section: str, given: Any) -> dict[str, Any]:
+    """A section with every setting of the part that it names, the default where none is given.
+
+    Args:
+      given: the section, a mapping with `name`, or the name alone; keys that are not the part's are kept.
+
+    Raises:
+      UserError: if there is no part of that name.
+    """
+    settings = {"name": given} if isinstance(given, str) else dict(given)
+    if isinstance(TABLES[section], Several):
+        return {name: _filled(section, choose(section, name), one) for name, one in settings.items()}
+    if "name" not in settings:
+        raise UserError(f"config key '{section}.name' is missing: choose one of {', '.join(TABLES[section])}")
+    return _filled(section, choose(section, settings["name"]), settings)
+
+
+def _filled(section: str, part: Any, settings: Any) -> dict[str, Any]:
+    filled = dict(settings)
+    for key, default in settings_of(part).items():
+        inner = f"{section}.{key}"
+        if inner in TABLES:
+            inside = filled.get(key, {})
+            named = isinstance(inside, str) or "name" in inside
+            filled[key] = complete(inner, inside if named else section_of(inner, default) | dict(inside))
+        elif key not in filled and default is not inspect.Parameter.empty:
+            filled[key] = default
+    return filled
+
+
+def section_of(section: str, part: Any) -> dict[str, Any]:
+    """The section that names the part which is a default."""
+    names = [name for name, one in TABLES[section].items() if type(part) is one]
+    if not names:
+        raise UserError(f"{section}: the default {type(part).__name__} is in no table; register it under a name")
+    return {"name": names[0]} | {key: getattr(part, key) for key in settings_of(type(part))}
+
+
+def build(section: str, given: Settings, **derived: Any) -> Any:
+    """The part that a section names, made with the settings beside the name.
+
+    Args:
+      given: the section, a mapping with `name`, or the name alone.
+      derived: arguments that follow from other parts of the config, and so may not be set.
+
+    Raises:
+      UserError: for a name or a key that there is not, or a value that the part refuses.
+    """
+    given = {"name": given} if isinstance(given, str) else given
+    part = choose(section, given.get("name"))
+    arguments = check(section, part, {key: value for key, value in given.items() if key != "name"})
+    with concerning(section):
+        return getattr(part, "from_spec", part)(**arguments, **derived)
+
+
+def build_several(section: str, given: Settings, **derived: Any) -> dict[str, Any]:
+    """Every part of a section that may hold several, by name."""
+    made = {}
+    for name, settings in given.items():
+        part = choose(section, name)
+        arguments = check(f"{section}.{name}", part, settings)
+        with concerning(f"{section}.{name}"):
+            made[name] = part(**arguments, **derived)
+    return made
+
+
+def check(section: str, part: Any, arguments: Settings) -> dict[str, Any]:
+    """Arguments whose names are those of the part's settings, with the parts inside it built.
+
+    Raises:
+      UserError: for a name that there is not.
+    """
+    known = settings_of(part)
+    for key in arguments:
+        if key in getattr(part, "DERIVED", ()):
+            raise UserError(f"config key '{section}.{key}' follows from other settings: remove it")
+        if key not in known:
+            raise UserError(f"config key '{section}.{key}' is unknown{closest(key, known)}")
+    inner = {key: f"{section}.{key}" for key in arguments if f"{section}.{key}" in TABLES}
+    return {key: build(inner[key], value) if key in inner else value for key, value in arguments.items()}
+
+
+def closest(key: str, known: Mapping[str, Any] | set[str]) -> str:
+    """The end of a message about an unknown key: the most similar one, or all."""
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f": did you mean {close[0]!r}?" if close else f": there are {', '.join(sorted(known)) or 'none'}"

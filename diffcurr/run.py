@@ -1,0 +1,153 @@
+"""A run that was trained, opened to sample and to study: `run = diffcurr.load_run("runs/digits")`."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax import nnx
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from diffcurr import experiment as experiment_lib
+from diffcurr.errors import UserError
+from diffcurr.experiment import Experiment
+from diffcurr.metrics.evaluation import Measured
+from diffcurr.reporting.progress import Line
+from diffcurr.training.checkpoint import Checkpoints
+from diffcurr.training.randomness import stream_key
+from diffcurr.training.state import TrainState
+from diffcurr.training.workdir import check_config, read_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A network and everything it was trained with.
+
+    Attributes:
+      experiment: the parts of its config.
+      state: of its latest checkpoint.
+      ema: whether `params` are the averaged weights.
+    """
+
+    experiment: Experiment
+    state: TrainState
+    ema: bool = True
+
+    @property
+    def config(self) -> ConfigDict:
+        """The completed config."""
+        return self.experiment.config
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that were taken."""
+        return int(self.state.step)
+
+    @property
+    def params(self) -> Any:
+        """The parameters, a nested dict."""
+        return self.state.ema if self.ema else self.state.params
+
+    def sample(
+        self,
+        number: int,
+        *,
+        classes: Sequence[int] | None = None,
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> Float[np.ndarray, "number height width channel"]:
+        """Samples in [-1, 1], decoded.
+
+        Args:
+          classes: taken in turn; all of them if None.
+          seed: the config's if None.
+          steps, guidance: those of `sampling` if None.
+
+        Raises:
+          ValueError: for classes, steps or guidance that this run does not have.
+        """
+        settings = self.experiment.sampling
+        settings = dataclasses.replace(
+            settings,
+            steps=settings.steps if steps is None else steps,
+            guidance=settings.guidance if guidance is None else guidance,
+        )
+        settings.check(self.experiment.process, self.experiment.conditioning, self.experiment.shape[-1])
+        sampler = self.experiment.sampler
+        if settings != sampler.settings:
+            sampler = dataclasses.replace(sampler, settings=settings)
+        key = stream_key(self.config.seed if seed is None else seed, "samples")
+        return sampler.draw(self.params, key, self.experiment.conditioning.chosen(number, classes), number)
+
+    def denoise(
+        self,
+        x: Float[Array | np.ndarray, "batch *shape"],
+        u: Float[Array | np.ndarray, "*batch"] | float,
+        condition: Mapping[str, Any] | None = None,
+    ) -> Float[Array, "batch *shape"]:
+        """The estimate of x0 from noisy x at quantiles u.
+
+        Args:
+          u: one for all, or one for each.
+          condition: {"label": int [B]} or another that the network was trained with; none is said if None.
+        """
+        conditioning, batch = self.experiment.conditioning, jnp.asarray(x)
+        if condition is None:
+            condition = conditioning.null(conditioning.chosen(len(batch)))
+        told = {name: jnp.asarray(values) for name, values in condition.items()}
+        return self._denoise(self.params, batch, jnp.broadcast_to(jnp.asarray(u, jnp.float32), len(batch)), told)
+
+    @functools.cached_property
+    def _denoise(self) -> Any:
+        graph, process = self.experiment.abstract_network[0], self.experiment.process
+
+        def denoise(params: Any, x: Array, u: Array, condition: dict[str, Any]) -> Array:
+            network = nnx.merge(graph, params)
+            return process.denoise(lambda x, t: network(x, t, condition), x, jnp.asarray(process.time(u))).x0
+
+        return jax.jit(denoise)
+
+    def evaluate(self, number: int | None = None) -> Measured:
+        """What is measured of `number` samples (`evaluation.samples` if None) beside the data.
+
+        Raises:
+          UserError: if they are too few, or there are no features for these images.
+        """
+        return self.experiment.evaluator(number or self.config.evaluation.samples)(self.params)[1]
+
+
+def load_run(workdir: epath.PathLike, *, ema: bool = True) -> Run:
+    """The run in a workdir, at its latest checkpoint.
+
+    Args:
+      ema: take the averaged weights.
+
+    Raises:
+      UserError: if there is none.
+    """
+    return open_run(read_config(workdir), workdir, ema=ema)
+
+
+def open_run(config: ConfigDict, workdir: epath.PathLike, *, ema: bool = True) -> Run:
+    """The run that was made with a config, at its latest checkpoint.
+
+    Raises:
+      UserError: if there is none, or it was made with another config.
+    """
+    experiment, workdir = experiment_lib.from_config(config), epath.Path(workdir)
+    found = None
+    if (workdir / "checkpoints").exists():
+        check_config(workdir, experiment.config)
+        experiment = experiment.with_clusters(workdir, Line())
+        checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+        found = checkpoints.restore(experiment.compiled.abstract_state)
+        checkpoints.close()
+    if found is None:
+        raise UserError(f"workdir {workdir} holds no checkpoint: train first, or name another with --workdir")
+    return Run(experiment, found[0], ema)
