@@ -307,6 +307,8 @@ def test_metrics_that_were_left_out_stay_out() -> None:
     config.evaluation.metrics = {"frechet_distance": {"resamples": 7}}
     config = complete(config)
     assert to_json(upgrade(to_json(config))) == to_json(config)
+    assert to_json(upgrade(config_lib.flatten(to_json(config)))) == to_json(config)
+    assert differences(config_lib.without(to_json(config), ("mesh",)), config, ("mesh",)) == {}
 
 
 # The flags of tests/training/test_old_workdir.py, with which the old workdir was made.

@@ -46,7 +46,7 @@ def upgrade(old: Mapping[str, Any]) -> ConfigDict:
         for new in RENAMED.get(key, (key,)):
             flat[new] = value
     nested = _merged(copy.deepcopy(OUTLINE), unflatten(flat))
-    metrics = old.get("evaluation", {}).get("metrics")
+    metrics = unflatten(flatten(old)).get("evaluation", {}).get("metrics")
     if metrics is not None:  # those and no others
         nested["evaluation"] = nested["evaluation"] | {"metrics": metrics}
     for section in sections(OUTLINE):

@@ -22,15 +22,15 @@ class Seen(NamedTuple):
 
     Attributes:
       loss: mean training loss; all that the paper's rules need, so that a trainer may leave the others out.
-      cluster_loss: sum of the training losses of the examples in each cluster.
-      cluster_noise_error: sum of the mean squared errors of the noise of the examples in each cluster.
-      cluster_count: number of examples in each cluster.
+      cluster_loss: float [N]: sum of the training losses of the examples in each cluster.
+      cluster_noise_error: float [N]: sum of the mean squared errors of the noise of the examples in each cluster.
+      cluster_count: float [N]: number of examples in each cluster.
     """
 
     loss: Float[Array, ""]
-    cluster_loss: Float[Array, " cluster"] | None = None
-    cluster_noise_error: Float[Array, " cluster"] | None = None
-    cluster_count: Float[Array, " cluster"] | None = None
+    cluster_loss: Any = None
+    cluster_noise_error: Any = None
+    cluster_count: Any = None
 
 
 class Rule(abc.ABC):

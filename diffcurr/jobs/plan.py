@@ -1,21 +1,26 @@
 """Compile for a pod that is not there: `python -m diffcurr.main --config=... --job=plan --topology=v5e:16x16`"""
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
 from diffcurr import config as config_lib
 from diffcurr import experiment as experiment_lib
+from diffcurr.batch import Batch
 from diffcurr.errors import UserError
-from diffcurr.experiment import Experiment
-from diffcurr.planning import chips, costs, search
-from diffcurr.reporting.plan import report
+from diffcurr.planning import chips, costs
+from diffcurr.planning.costs import PlannedStep
+from diffcurr.planning.search import Search
+from diffcurr.reporting import plan as plan_report
 from diffcurr.reporting.progress import Line
+from diffcurr.training.step import Draws, microbatch_loss
 
 
 def run(config: ConfigDict, workdir: epath.PathLike, topology: str | None) -> int:
@@ -31,29 +36,54 @@ def run(config: ConfigDict, workdir: epath.PathLike, topology: str | None) -> in
         chip, devices = chips.open_topology(topology)
     except (ValueError, ModuleNotFoundError) as error:
         raise UserError(f"--{error}" if isinstance(error, ValueError) else str(error)) from error
-    line, config = Line(), config_lib.complete(config)
-    if experiment_lib.needs_curve(config):
-        # The program is the same: the edges are constants of one shape.
-        config = config_lib.changed(config, {"curriculum": {"clustering": "uniform"}})
-
-    def make(changes: Mapping[str, Any]) -> Experiment:
-        return experiment_lib.from_config(config_lib.changed(config, changes), devices)
-
-    experiment = make({})
+    line, with_settings = Line(), functools.partial(planned_step, config, devices)
+    planned = with_settings({})
     line.say(f"compiling the train step for {len(devices)} chips of {topology} ...")
-    compiled = costs.compile_for(experiment)
-    plan = costs.facts(experiment, make, topology, chip, compiled)
+    compiled = costs.compile_step(planned)
+    plan = {"topology": topology, **costs.facts(planned, chip, compiled, with_settings)}
+
+    search = Search(
+        config=planned.config,
+        chips=len(devices),
+        memory=chip.memory,
+        compile_with=lambda changes: costs.compile_step(with_settings(changes)),
+        say=line.say,
+    )
     if compiled.needed:
         line.say(f"does not fit: {compiled.needed}; looking for what does ...")
-        plan["would_fit"] = search.remedies(make, config, len(devices), chip, line.say)
+        plan["would_fit"] = search.gentler_settings()
     else:
         line.say(f"compiled in {compiled.seconds:.1f} s; looking for the largest batch ...")
-        plan["largest_batch_size"] = search.largest_batch(make, config, len(devices), chip, compiled, line.say)
+        plan["largest_batch_size"] = search.largest_batch(compiled)
 
-    text = report(plan)
+    text = plan_report.markdown(plan)
     for name, content in (("plan.json", json.dumps(plan, indent=2) + "\n"), ("plan.md", text)):
         with atomic_file.replacing(epath.Path(workdir) / name) as path:
             path.write_text(content)
     line.say(text)
     line.say(f"wrote {epath.Path(workdir) / 'plan.md'} and plan.json")
     return 0 if plan["fits"] else 1
+
+
+def planned_step(config: ConfigDict, devices: Sequence[jax.Device], changes: Mapping[str, Any]) -> PlannedStep:
+    """The train step of a config with some settings changed: all that a plan needs to know of the experiment."""
+    config = config_lib.changed(config_lib.complete(config), config_lib.unflatten(changes))
+    if experiment_lib.needs_curve(config):  # the program is the same: the edges are constants of one shape
+        config = config_lib.changed(config, {"curriculum": {"clustering": "uniform"}})
+    experiment = experiment_lib.from_config(config, devices)
+    step, state, condition = experiment.compiled, experiment.compiled.abstract_state, experiment.conditioning.spec()
+
+    def examples(number: int, shape: tuple[int, ...], make: Any) -> Batch:
+        fields = {name: make((number, *field.shape), field.dtype) for name, field in condition.items()}
+        return Batch(make((number, *shape), jnp.float32), fields)
+
+    def example_loss(params: Any) -> jax.Array:
+        one = examples(1, experiment.shape, jnp.zeros)
+        draws = Draws(jnp.full(1, 0.5), jnp.zeros_like(one.x), jnp.zeros(1, bool))
+        return microbatch_loss(params, experiment.step_config, one, draws)[0]
+
+    make = functools.partial(jax.ShapeDtypeStruct, sharding=step.batch_sharding)
+    batch = examples(config.batch_size, experiment.dataset.shape, make)  # as it is read; the step encodes it
+    first = jax.eval_shape(step.initial_weights, state)
+    weights = [first, jax.eval_shape(step.step, state, batch, first)[1]]
+    return PlannedStep(config, experiment.mesh, step.step, state, batch, weights, example_loss)

@@ -1,66 +1,57 @@
-"""What one step of training costs on chips that need not be there."""
+"""What a train step costs: memory, operations, traffic, and the bounds on its time that follow."""
 
 import contextlib
+import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from diffcurr.batch import Batch
-from diffcurr.conditioning import Conditioning
-from diffcurr.curriculum.rules import Rule
-from diffcurr.data.datasets import Dataset
 from diffcurr.planning import program
 from diffcurr.planning.chips import Chip
 from diffcurr.planning.program import Compiled
-from diffcurr.training.step import CompiledStep, Draws, StepConfig, microbatch_loss
 
 
-@runtime_checkable
-class Experiment(Protocol):
-    """The part of an experiment that a plan depends on."""
+@dataclasses.dataclass(frozen=True)
+class PlannedStep:
+    """A train step of which only shapes exist, so that the chips it is for need not be there.
 
-    @property
-    def config(self) -> ConfigDict: ...
+    Attributes:
+      config: the whole config that the step belongs to.
+      mesh: the devices to compile for.
+      step: the jitted function (state, batch, weights) -> anything.
+      state: shapes and shardings of the train state; `state.params` are the parameters.
+      batch: shapes and shardings of the global batch.
+      weights: shapes of the clusters' weights: those of the first step, and those that a step hands to the next.
+      example_loss: parameters -> loss of one example; traced to count operations, never run.
+    """
 
-    @property
-    def dataset(self) -> Dataset: ...
-
-    @property
-    def conditioning(self) -> Conditioning: ...
-
-    @property
-    def rule(self) -> Rule: ...
-
-    @property
-    def mesh(self) -> Mesh: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def abstract_network(self) -> tuple[Any, Any]: ...
+    config: ConfigDict
+    mesh: Mesh
+    step: Any
+    state: Any
+    batch: Any
+    weights: Sequence[jax.ShapeDtypeStruct]
+    example_loss: Callable[[Any], jax.Array]
 
     @property
-    def step_config(self) -> StepConfig: ...
-
-    @property
-    def compiled(self) -> CompiledStep: ...
-
-
-MakeExperiment: TypeAlias = Callable[[Mapping[str, Any]], Experiment]
-"""Changed settings, {"batch_size": 512} -> the experiment with them, on the chips that are planned for."""
+    def remat(self) -> str:
+        """What the network recomputes in the backward pass; "none" for a network that has no such setting."""
+        return self.config.network.get("remat", "none")
 
 
-def compile_for(experiment: Experiment) -> Compiled:
-    """Compiles the train step for the experiment's mesh, which need not be there."""
-    step = experiment.compiled
+WithSettings = Callable[[Mapping[str, Any]], PlannedStep]
+"""Makes the same step with some settings changed, such as {"mesh.fsdp": 4}. Raises UserError if they do not work."""
+
+
+def compile_step(planned: PlannedStep) -> Compiled:
+    """Compiles the step for its mesh, which need not be there."""
     with _least_effort():
-        return program.measure(step.step, step.abstract_state, abstract_batch(experiment), abstract_weights(experiment))
+        return program.measure(planned.step, planned.state, planned.batch, planned.weights[0])
 
 
 @contextlib.contextmanager
@@ -78,52 +69,36 @@ def _least_effort() -> Iterator[None]:
         jax.config.update("jax_exec_time_optimization_effort", before)
 
 
-def abstract_batch(experiment: Experiment) -> Batch:
-    """Shapes and shardings of a global batch, as it is read."""
-    number, sharding = experiment.config.batch_size, experiment.compiled.batch_sharding
+def step_flops(planned: PlannedStep, with_settings: WithSettings) -> tuple[float, float]:
+    """Floating-point operations of one step over the global batch.
 
-    def make(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((number, *shape), dtype, sharding=sharding)
+    They are counted in the gradient's jaxpr for one example, with the network's recomputation and without.
 
-    fields = experiment.conditioning.spec()
-    condition = {name: make(field.shape, field.dtype) for name, field in fields.items()}
-    return Batch(make(experiment.dataset.shape, jnp.float32), condition)
-
-
-def abstract_weights(experiment: Experiment) -> jax.ShapeDtypeStruct:
-    """Shape of the weights of the clusters."""
-    return jax.eval_shape(lambda: experiment.rule.weights(experiment.rule.init()))
-
-
-def step_flops(experiment: Experiment, make: MakeExperiment) -> tuple[float, float]:
-    """(of forward and backward pass, of what is recomputed between them): of one step over the global batch.
-
-    Counted in the gradient's jaxpr, of one example, with the network's recomputation and without.
+    Returns:
+      (those of the forward and backward pass, those of what is recomputed between the two).
     """
-
-    def count(experiment: Experiment) -> float:
-        step, x = experiment.step_config, jnp.zeros((1, *experiment.shape))
-        draws = Draws(jnp.full(1, 0.5), x, jnp.zeros(1, bool))
-        batch = Batch(x, {name: field.zeros(1) for name, field in experiment.conditioning.spec().items()})
-        gradient = jax.grad(lambda params: microbatch_loss(params, step, batch, draws)[0])
-        return program.matmul_flops(jax.make_jaxpr(gradient)(experiment.abstract_network[1]).jaxpr)
-
-    whole = count(experiment)
-    recomputes = experiment.config.network.get("remat", "none") != "none"
-    needed = count(make({"network": {"remat": "none"}})) if recomputes else whole
-    return needed * experiment.config.batch_size, (whole - needed) * experiment.config.batch_size
+    whole = needed = _example_flops(planned)
+    if planned.remat != "none":
+        needed = _example_flops(with_settings({"network.remat": "none"}))
+    return needed * planned.config.batch_size, (whole - needed) * planned.config.batch_size
 
 
-def least_traffic(experiment: Experiment) -> float:
+def _example_flops(planned: PlannedStep) -> float:
+    # Without shardings: they belong to the compiled program, and this one is only read.
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), planned.state.params)
+    return program.matmul_flops(jax.make_jaxpr(jax.grad(planned.example_loss))(params).jaxpr)
+
+
+def least_traffic(planned: PlannedStep) -> float:
     """Bytes that each chip must send in a step of fully sharded data parallelism, by rings.
 
     A parameter that is sharded is gathered in the compute dtype for the forward and again for the backward pass, and
     its float32 gradient is scattered as it is summed; one that is whole on each chip has its gradient summed.
     """
-    mesh, width = experiment.mesh, jnp.dtype(experiment.config.dtype).itemsize
-    shards, copies = mesh.shape["fsdp"], mesh.shape["data"]
+    width = jnp.dtype(planned.config.dtype).itemsize
+    shards, copies = planned.mesh.shape["fsdp"], planned.mesh.shape["data"]
     total = 0.0
-    for leaf in jax.tree.leaves(experiment.compiled.abstract_state.params):
+    for leaf in jax.tree.leaves(planned.state.params):
         held = math.prod(leaf.sharding.shard_shape(leaf.shape))
         if "fsdp" in jax.tree.leaves(tuple(leaf.sharding.spec)):
             total += held * (shards - 1) * (2 * width + 4) + 2 * 4 * held * (copies - 1) / copies
@@ -132,14 +107,19 @@ def least_traffic(experiment: Experiment) -> float:
     return total
 
 
-def facts(
-    experiment: Experiment, make: MakeExperiment, topology: str, chip: Chip, compiled: Compiled
-) -> dict[str, Any]:
-    """Everything that plan.json holds but what is searched for."""
-    config, devices = experiment.config, experiment.mesh.devices.flatten()
-    needed, recomputed = step_flops(experiment, make)
-    batch = program.bytes_a_chip(abstract_batch(experiment))
-    state = program.bytes_a_chip(experiment.compiled.abstract_state)
+def facts(planned: PlannedStep, chip: Chip, compiled: Compiled, with_settings: WithSettings) -> dict[str, Any]:
+    """Everything that is known of a step once it is compiled, ready for JSON.
+
+    A step takes at least the longest of three times: computing at the chip's peak, reading and writing the state once,
+    and sending all traffic over all links at once.
+
+    Args:
+      compiled: what `compile_step` found for `planned`; where it says that the step does not fit, sizes that only the
+        compiler knows are 0.
+    """
+    config, devices = planned.config, planned.mesh.devices.flatten()
+    needed, recomputed = step_flops(planned, with_settings)
+    state = program.bytes_a_chip(planned.state)
     traffic = sum(kind.bytes for kind in compiled.traffic.values())
     bounds = {
         "compute": (needed + recomputed) / len(devices) / chip.flops,
@@ -147,23 +127,19 @@ def facts(
         "interconnect": traffic / chip.interconnect,
     }
     seconds = max(bounds.values())
-    step, given = experiment.compiled, abstract_weights(experiment)
-    fed_back = jax.eval_shape(step.step, step.abstract_state, abstract_batch(experiment), given)[1]
-    weights = {(one.shape, one.dtype) for one in (given, fed_back)}
     return {
-        "topology": topology,
         "chips": len(devices),
         "processes": len({device.process_index for device in devices}),
-        "mesh": dict(experiment.mesh.shape),
-        "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(experiment.abstract_network[1])),
+        "mesh": dict(planned.mesh.shape),
+        "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(planned.state.params)),
         "batch_size": config.batch_size,
         "dtype": config.dtype,
-        "remat": config.network.get("remat", "none"),
-        "fits": not compiled.needed and compiled.total_bytes <= chip.memory,
+        "remat": planned.remat,
+        "fits": compiled.fits(chip.memory),
         "does_not_fit": compiled.needed,
         "chip_bytes": {
             "state": state,
-            "batch": batch,
+            "batch": program.bytes_a_chip(planned.batch),
             "temporaries": compiled.temporary_bytes,
             "program": compiled.program_bytes,
             "memory": chip.memory,
@@ -175,12 +151,13 @@ def facts(
         },
         "traffic": {name: kind._asdict() for name, kind in compiled.traffic.items()},
         "traffic_bytes": traffic,
-        "least_traffic_bytes": least_traffic(experiment),
+        "least_traffic_bytes": least_traffic(planned),
         "lower_bounds_seconds": bounds,
         "lower_bound_seconds": seconds,
         "images_a_second_at_bound": config.batch_size / seconds,
         "chip_hours_at_bound": config.steps * seconds * len(devices) / 3600,
         "steps": config.steps,
         "compile_seconds": compiled.seconds,
-        "executables_over_all_stages": len(weights),
+        # The step is compiled again only where the weights that it hands on have another shape or dtype.
+        "executables_over_all_stages": len({(weights.shape, weights.dtype) for weights in planned.weights}),
     }

@@ -52,12 +52,13 @@ class Compiled:
     """What the compiler says of a program, per device.
 
     Attributes:
-      seconds: that compiling took.
-      argument_bytes, temporary_bytes, program_bytes: of memory; temporaries include results that take no argument's
-        place.
-      flops: as the compiler counts them, the bodies of loops once.
-      traffic: see `traffic`.
-      needed: the compiler's words where the program does not fit; then all but `seconds` is missing.
+      seconds: the time that compiling took.
+      argument_bytes: memory of the arguments.
+      temporary_bytes: memory of temporaries, and of results that take no argument's place.
+      program_bytes: memory of the program itself.
+      flops: floating-point operations as the compiler counts them: the bodies of loops once.
+      traffic: the collective operations by kind, as the function `traffic` reads them.
+      needed: the compiler's words if the program does not fit; then all the fields but `seconds` are empty.
     """
 
     seconds: float
@@ -70,7 +71,12 @@ class Compiled:
 
     @property
     def total_bytes(self) -> int:
+        """Bytes of memory on each device."""
         return self.argument_bytes + self.temporary_bytes + self.program_bytes
+
+    def fits(self, memory: float) -> bool:
+        """Whether a device with so many bytes of memory can run the program."""
+        return not self.needed and self.total_bytes <= memory
 
 
 def measure(jitted: Any, *arguments: Any) -> Compiled:
@@ -99,7 +105,7 @@ def measure(jitted: Any, *arguments: Any) -> Compiled:
 
 
 def bytes_a_chip(tree: Any) -> int:
-    """Of arrays (shapes with shardings), on each device."""
+    """Bytes that arrays take on each device; of each, a shape with a dtype and a sharding suffices."""
     leaves = jax.tree.leaves(tree)
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
 
@@ -109,7 +115,7 @@ class Traffic(NamedTuple):
 
     Attributes:
       operations: how many are executed.
-      bytes: that each device sends, if the operation is done in the least traffic that it can be done with.
+      bytes: what each device sends in all of them, each done with the least traffic that it allows.
     """
 
     operations: int

@@ -1,63 +1,85 @@
-"""Searches, by compiling: the largest batch that fits, or a gentler setting that does."""
+"""Which settings fit into the chips' memory: the largest batch, or a gentler setting."""
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from diffcurr.config import unflatten
 from diffcurr.errors import UserError
-from diffcurr.planning.chips import Chip
-from diffcurr.planning.costs import MakeExperiment, compile_for
 from diffcurr.planning.program import Compiled
 
-SEARCH = 3  # compilations that looking for the largest batch may cost
+COMPILATIONS = 3  # that looking for the largest batch may cost
 
 
-def largest_batch(
-    make: MakeExperiment, config: ConfigDict, chips: int, chip: Chip, compiled: Compiled, say: Callable[[str], None]
-) -> int | None:
-    """The largest global batch, in multiples of the number of chips, of those compiled that fits.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search:
+    """Compiles the step with other settings than the config's, one trial after another.
 
-    What grows with the batch is almost linear in it, so the next one to try is where a line through the last two
-    reaches the memory; the search ends when nothing larger is left to try, or after SEARCH compilations.
+    Attributes:
+      config: the config to start from.
+      chips: number of chips.
+      memory: bytes of memory of each chip.
+      compile_with: compiles the step with some settings changed, such as {"batch_size": 64}; raises UserError if they
+        do not work.
+      say: called with one line about each trial.
     """
-    unit = chips * config.microbatches
-    known = {0: compiled.total_bytes - compiled.temporary_bytes, config.batch_size: compiled.total_bytes}
-    fits = config.batch_size if compiled.total_bytes <= chip.memory else 0
-    too_large = math.inf
-    for _ in range(SEARCH):
-        (x0, y0), (x1, y1) = sorted(known.items())[-2:]
-        slope = max((y1 - y0) / (x1 - x0), 1.0)
-        guess = x1 + (0.98 * chip.memory - y1) / slope
-        guess = min(guess, (fits + too_large) / 2 if too_large < math.inf else 16 * max(fits, unit))
-        batch_size = int(guess // unit * unit)
-        if batch_size <= fits or batch_size >= too_large or (fits and batch_size < 1.05 * fits):
-            break
-        trial = compile_for(make({"batch_size": batch_size}))
-        ok = not trial.needed and trial.total_bytes <= chip.memory
-        say(f"batch {batch_size:,}: {'fits' if ok else 'does not fit'} ({trial.seconds:.0f} s)")
-        if not trial.needed:
-            known[batch_size] = trial.total_bytes
-        fits, too_large = (batch_size, too_large) if ok else (fits, batch_size)
-    return fits or None
 
+    config: ConfigDict
+    chips: int
+    memory: float
+    compile_with: Callable[[Mapping[str, Any]], Compiled]
+    say: Callable[[str], None]
 
-def remedies(make: MakeExperiment, config: ConfigDict, chips: int, chip: Chip, say: Callable[[str], None]) -> str:
-    """The first of a few gentler settings that fits, as flags."""
-    sharded: dict[str, Any] = {"mesh.data": 1, "mesh.fsdp": chips}
-    recomputed: dict[str, Any] = {"network.remat": "full"} if "remat" in config.network else {}
-    trials = [sharded, recomputed, sharded | recomputed]
-    trials += [sharded | recomputed | {"batch_size": config.batch_size // part} for part in (2, 4, 8)]
-    for changes in trials:
-        flags = " ".join(f"--config.{key}={value}" for key, value in changes.items())
-        try:
-            compiled = compile_for(make(unflatten(changes)))
-        except UserError:
-            continue  # not a setting of this number of chips
-        ok = not compiled.needed and compiled.total_bytes <= chip.memory
-        say(f"{flags}: {'fits' if ok else 'does not fit'} ({compiled.seconds:.0f} s)")
-        if ok:
-            return flags
-    return ""
+    def largest_batch(self, compiled: Compiled) -> int | None:
+        """The largest global batch, of those that were tried, that fits; None if none does.
+
+        What grows with the batch is almost linear in it, so the next one to try is where a line through the last two
+        reaches the memory; the search ends when nothing larger is left to try, or after COMPILATIONS trials.
+
+        Args:
+          compiled: the step with the config's own batch size. Other sizes are multiples of chips x microbatches.
+        """
+        own, unit = self.config.batch_size, self.chips * self.config.microbatches
+        known = {0: compiled.total_bytes - compiled.temporary_bytes, own: compiled.total_bytes}
+        fits = own if compiled.fits(self.memory) else 0
+        too_large = math.inf
+        for _ in range(COMPILATIONS):
+            (x0, y0), (x1, y1) = sorted(known.items())[-2:]
+            slope = max((y1 - y0) / (x1 - x0), 1.0)
+            guess = x1 + (0.98 * self.memory - y1) / slope
+            guess = min(guess, (fits + too_large) / 2 if too_large < math.inf else 16 * max(fits, unit))
+            batch_size = int(guess // unit * unit)
+            if batch_size <= fits or batch_size >= too_large or (fits and batch_size < 1.05 * fits):
+                break
+            trial = self._try(f"batch {batch_size:,}", {"batch_size": batch_size})
+            if not trial.needed:
+                known[batch_size] = trial.total_bytes
+            fits, too_large = (batch_size, too_large) if trial.fits(self.memory) else (fits, batch_size)
+        return fits or None
+
+    def gentler_settings(self) -> str:
+        """The first of a few gentler settings that fits, as flags of the command line; empty if none does.
+
+        They are, in this order: parameters sharded over all chips, activations recomputed, both, and both with a half,
+        a quarter and an eighth of the batch. Those that do not work on this number of chips are passed over.
+        """
+        sharded: dict[str, Any] = {"mesh.data": 1, "mesh.fsdp": self.chips}
+        recomputed: dict[str, Any] = {"network.remat": "full"} if "remat" in self.config.network else {}
+        trials = [sharded, recomputed, sharded | recomputed]
+        trials += [sharded | recomputed | {"batch_size": self.config.batch_size // part} for part in (2, 4, 8)]
+        for changes in trials:
+            flags = " ".join(f"--config.{key}={value}" for key, value in changes.items())
+            try:
+                trial = self._try(flags, changes)
+            except UserError:
+                continue  # not a setting of this number of chips
+            if trial.fits(self.memory):
+                return flags
+        return ""
+
+    def _try(self, what: str, changes: Mapping[str, Any]) -> Compiled:
+        trial = self.compile_with(changes)
+        self.say(f"{what}: {'fits' if trial.fits(self.memory) else 'does not fit'} ({trial.seconds:.0f} s)")
+        return trial

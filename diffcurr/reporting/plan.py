@@ -1,5 +1,6 @@
-"""The text of a plan."""
+"""What a plan found, in words: the text of plan.md."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.ticker import EngFormatter
@@ -7,8 +8,13 @@ from matplotlib.ticker import EngFormatter
 _bytes, _flops, _seconds = (EngFormatter(unit, places=1) for unit in ("B", "FLOP", "s"))
 
 
-def report(plan: dict[str, Any]) -> str:
-    """The page plan.md, from the facts of a plan."""
+def markdown(plan: Mapping[str, Any]) -> str:
+    """The text of plan.md: a table of what the step needs, and of the bounds on its time.
+
+    Args:
+      plan: the content of plan.json: the `topology`, everything that `planning.costs.facts` finds, and what was
+        searched for: `largest_batch_size` if the step fits, else `would_fit`.
+    """
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan["mesh"].items())
     memory, flops, bounds = plan["chip_bytes"], plan["step_flops"], plan["lower_bounds_seconds"]
     needed, limit = flops["forward_and_backward"], max(bounds, key=bounds.get)
@@ -58,6 +64,6 @@ def report(plan: dict[str, Any]) -> str:
     return _table(plan, rows)
 
 
-def _table(plan: dict[str, Any], rows: list[tuple[str, str]]) -> str:
+def _table(plan: Mapping[str, Any], rows: list[tuple[str, str]]) -> str:
     lines = [f"| {name} | {value} |" for name, value in rows]
     return "\n".join([f"# The train step on {plan['topology']}", "", "| | |", "|---|---|", *lines, ""])

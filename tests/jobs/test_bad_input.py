@@ -222,7 +222,7 @@ def test_the_command_line(start: Callable, tmp_path: pathlib.Path) -> None:
 
 
 def test_parts_switched_by_flags(start: Callable, tmp_path: pathlib.Path) -> None:
-    """A part that is named starts from its defaults, with the settings given beside it, in whatever order."""
+    """A part that is named has its own defaults, what both parts share, and the settings beside it, in any order."""
     short = ("--config.steps=2", "--config.log_every=0", "--config.checkpoint_every=0")
     adamw, edm = tmp_path / "adamw", tmp_path / "edm"
     commands = {
@@ -236,6 +236,7 @@ def test_parts_switched_by_flags(start: Callable, tmp_path: pathlib.Path) -> Non
         assert process.returncode == 0, out + err
         found[workdir] = json.loads((workdir / "config.json").read_text())
     assert found[adamw]["optimizer"]["name"] == "adamw" and found[adamw]["optimizer"]["weight_decay"] == 0.1
+    assert found[adamw]["optimizer"]["learning_rate"] == 1e-3  # that of the config, which Adam has too
     assert found[adamw]["process"]["name"] == "flow" and found[adamw]["process"]["path"] == "linear"
     assert found[adamw]["process"]["prediction"] == {"name": "velocity"}
     process = found[edm]["process"]

@@ -1,26 +1,25 @@
-"""Compiling for chips that are not there: if it fails, a plan says what a pod would not do.
+"""If a test here fails, `--job=plan` finds, says or writes something else than it should.
 
-Needs the TPU's compiler, which `launch/test.sh` installs.
+Most of them need the TPU's compiler, which `launch/test.sh` installs.
 """
 
+import functools
 import importlib.util
 import json
 import os
 import pathlib
+import re
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import pytest
 import tiny
 
 from diffcurr import config as config_lib
-from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
-from diffcurr.experiment import Experiment
 from diffcurr.jobs import plan
 from diffcurr.planning import chips, costs, search
+from diffcurr.planning.chips import Chip
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def compiler() -> None:
 @pytest.mark.usefixtures("compiler")
 def test_plan(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A small network on four chips: everything asked for is there, and adds up."""
-    monkeypatch.setattr(search, "SEARCH", 1)
+    monkeypatch.setattr(search, "COMPILATIONS", 1)
     assert plan.run(tiny.config(mesh__fsdp=2, mesh__data=-1), tmp_path, "v5e:2x2") == 0
     facts = json.loads((tmp_path / "plan.json").read_text())
     text = (tmp_path / "plan.md").read_text()
@@ -57,28 +56,26 @@ def test_plan(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 @pytest.mark.usefixtures("compiler")
 def test_a_large_transformer_on_sixteen_chips() -> None:
     """DiT-XL/2, batch 256: parameters alone are gathered, activations are spread, flops are as counted by hand."""
-    config = config_lib.complete(config_lib.load("imagenet256:dit_xl_2"))
+    config = config_lib.load("imagenet256:dit_xl_2")
+    config.mesh.fsdp = 16
     chip, devices = chips.open_topology("v5e:4x4")
-
-    def make(changes: Mapping[str, Any]) -> Experiment:
-        return experiment_lib.from_config(config_lib.changed(config, {"mesh": {"fsdp": 16}} | changes), devices)
-
-    experiment = make({})
-    needed, recomputed = costs.step_flops(experiment, make)
+    with_settings = functools.partial(plan.planned_step, config, devices)
+    planned = with_settings({})
+    needed, recomputed = costs.step_flops(planned, with_settings)
     assert needed == pytest.approx(2 * 3 * 256 * 118.64e9, rel=0.01)  # Peebles & Xie 2023, table 4
     assert 0 < recomputed < 0.02 * needed  # attention alone: weight products are kept
-    compiled = costs.compile_for(experiment)
+    compiled = costs.compile_step(planned)
     assert not compiled.needed and compiled.total_bytes < chip.memory
     assert compiled.temporary_bytes < 4.0e9
     assert "all-to-all" not in compiled.traffic
     traffic = sum(kind.bytes for kind in compiled.traffic.values())
-    assert traffic < 1.3 * costs.least_traffic(experiment)
+    assert traffic < 1.3 * costs.least_traffic(planned)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax_cuda12_plugin"), reason="needs jax-cuda12-plugin")
 def test_gpus(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hosts of eight GPUs; the compiler counts no operations there."""
-    monkeypatch.setattr(search, "SEARCH", 1)
+    monkeypatch.setattr(search, "COMPILATIONS", 1)
     assert plan.run(tiny.config(mesh__fsdp=8, mesh__data=-1), tmp_path, "cuda:h100x16") == 0
     facts = json.loads((tmp_path / "plan.json").read_text())
     assert (facts["chips"], facts["processes"], facts["mesh"]["data"]) == (16, 2, 2)
@@ -93,12 +90,73 @@ def test_what_does_not_fit(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
     config = config_lib.load("imagenet256:dit_xl_2")
     config.network.update(remat="none", depth=4)
     config.batch_size = 4096
-    monkeypatch.setattr(search, "remedies", lambda *_: "--config.batch_size=256")
+    monkeypatch.setattr(search.Search, "gentler_settings", lambda self: "--config.batch_size=256")
     assert plan.run(config, tmp_path, "v5e:2x2") == 1
     facts = json.loads((tmp_path / "plan.json").read_text())
     assert not facts["fits"] and "exceeds available HBM" in facts["does_not_fit"]
     assert facts["would_fit"] == "--config.batch_size=256"
     assert "**no**" in (tmp_path / "plan.md").read_text()
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two devices of this machine as the chips of every topology: any machine has their compiler."""
+    chip = Chip(memory=1e9, flops=1e12, bandwidth=1e11, interconnect=1e10, shapes=("8",))
+    monkeypatch.setattr(chips, "open_topology", lambda name: (chip, jax.devices()[:2]))
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_every_line_of_the_report(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that can be said of a step that fits; clusters that follow from a curve need none to be planned."""
+    monkeypatch.setattr(search, "COMPILATIONS", 1)
+    config = tiny.config(mesh__fsdp=2, mesh__data=-1, curriculum__clustering__name="relative_entropy")
+    assert plan.run(config, tmp_path, "some:chips") == 0
+    out, text = capsys.readouterr().out, (tmp_path / "plan.md").read_text()
+    assert "compiling the train step for 2 chips of some:chips ...\ncompiled in" in out
+    assert re.search(r"looking for the largest batch \.\.\.\nbatch \d+: fits \(\d+ s\)\n# The train", out)
+    assert text.startswith("# The train step on some:chips\n\n| | |\n|---|---|\n| chips, processes | 2, 1 |\n")
+    for row in (
+        "| mesh | data 1 x fsdp 2 x tensor 1 |",
+        "| global batch, compute dtype, recomputation | 16, float32, none |",
+        "| **fits** | **yes**: ",
+        "| memory a chip | state ",
+        "| largest global batch found to fit | ",
+        "| flops a step | 587.8 kFLOP for forward and backward, 0.0 FLOP again |",
+        "| flops a chip | 293.9 kFLOP by hand; the compiler counts ",
+        "| all-reduce a step | ",
+        "| traffic over the least for this mesh | ",
+        "| lower bound on a step | ",
+        "| at that bound | ",
+        "| the config's 20 steps at that bound | 0 chip-hours |",
+        "| compile time, with least effort for speed | ",
+        "| executables over all stages | 1 |\n",
+    ):
+        assert row in text
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_every_line_of_the_report_where_it_does_not_fit(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The compiler gives up until the batch is a quarter."""
+    whole = costs.compile_step
+
+    def gives_up(planned: costs.PlannedStep) -> costs.Compiled:
+        if planned.config.batch_size > 16:
+            return costs.Compiled(seconds=1.0, needed="too much")
+        return whole(planned)
+
+    monkeypatch.setattr(costs, "compile_step", gives_up)
+    assert plan.run(tiny.config(batch_size=64), tmp_path, "some:chips") == 1
+    flags = "--config.mesh.data=1 --config.mesh.fsdp=2"
+    out, text = capsys.readouterr().out, (tmp_path / "plan.md").read_text()
+    assert f"does not fit: too much; looking for what does ...\n{flags}: does not fit (1 s)\n" in out
+    assert "| **fits** | **no**: too much |" in text
+    assert re.search(r"\| the first setting tried that fits \| `--config.* --config.batch_size=16` \|\n$", text)
+    facts = json.loads((tmp_path / "plan.json").read_text())
+    assert facts["would_fit"].endswith("--config.batch_size=16") and "largest_batch_size" not in facts
 
 
 def test_bad_input(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
