@@ -77,7 +77,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
     for argument in rest:
         key, _, value = argument.lstrip("-").partition("=")
         section = key.removeprefix("config.").removesuffix(".name")
-        if key.startswith("config.") and section in parts.TABLES and value:
+        table = parts.TABLES.get(section)
+        if key.startswith("config.") and table and value and not isinstance(table, parts.Several):
             chosen[section] = value
         else:
             others.append(argument)
@@ -89,11 +90,14 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """(what --config names, the other arguments)."""
-    name, rest, following = None, [], iter(arguments)
-    for argument in following:
-        flag, equals, value = argument.partition("=")
-        if flag.lstrip("-") == "config" and argument.startswith("-"):
-            name = value if equals else next(following, "")
+    name, rest, waiting = None, [], list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        flag = argument.lstrip("-") if argument.startswith("-") else ""
+        if waiting and flag.startswith(("config", "job")) and "=" not in flag and not waiting[0].startswith("-"):
+            argument = f"{argument}={waiting.pop(0)}"  # a value behind a space
+        if flag.partition("=")[0] == "config":
+            name = argument.partition("=")[2]
         else:
             rest.append(argument)
     return name or None, rest

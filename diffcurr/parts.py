@@ -144,9 +144,15 @@ def check(section: str, part: Any, arguments: Settings) -> dict[str, Any]:
         if key in getattr(part, "DERIVED", ()):
             raise UserError(f"config key '{section}.{key}' follows from other settings: remove it")
         if key not in known:
-            raise UserError(f"config key '{section}.{key}' is unknown{closest(key, known)}")
+            raise UserError(f"config key '{section}.{key}' is unknown{closest(key, known)}{_owners(section, key)}")
     inner = {key: f"{section}.{key}" for key in arguments if f"{section}.{key}" in TABLES}
     return {key: build(inner[key], value) if key in inner else value for key, value in arguments.items()}
+
+
+def _owners(section: str, key: str) -> str:
+    """The end of a message about a key that other parts of the same section have."""
+    owners = [name for name, one in TABLES.get(section, {}).items() if key in settings_of(one)]
+    return f"; {section}.name = {' or '.join(map(repr, owners))} has it" if owners else ""
 
 
 def closest(key: str, known: Mapping[str, Any] | set[str]) -> str:

@@ -69,7 +69,7 @@ def load(name: str) -> ConfigDict:
         raise UserError(f"--config={name}: {os.fspath(file)} has no variants")
     try:
         config = get_config(variant) if variant else get_config()
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         raise UserError(f"--config={name}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config={name}: get_config() of {os.fspath(file)} returns no ConfigDict")

@@ -109,9 +109,9 @@ def _check_outline(given: Mapping[str, Any], known: Mapping[str, Any], prefix: s
     for key, value in given.items():
         path = prefix + key
         if key not in known:
-            if "name" in known:  # a setting of the part, which knows it
-                continue
             new = RENAMED.get(path)
+            if "name" in known and (not new or new[0].startswith(path + ".")):  # a setting of the part, which knows it
+                continue
             raise UserError(
                 f"config key {path!r} is now {' and '.join(new)!r}"
                 if new
@@ -151,6 +151,8 @@ def _change(plain: dict[str, Any], changes: Mapping[str, Any], prefix: str) -> N
     for key, value in changes.items():
         section = prefix + key
         if section in parts.TABLES and not isinstance(parts.TABLES[section], parts.Several):
+            if not isinstance(value, str | Mapping):
+                raise UserError(f"config key {section!r} = {value!r}: choose one of {', '.join(parts.TABLES[section])}")
             given = {"name": value} if isinstance(value, str) else dict(value)
             before = plain.get(key, {})
             if given.get("name", before.get("name")) != before.get("name"):
@@ -163,7 +165,21 @@ def _change(plain: dict[str, Any], changes: Mapping[str, Any], prefix: str) -> N
         else:
             if prefix == "" and key not in plain:
                 _check_outline(plain | {key: value}, OUTLINE)
+            _check_type(section, value, plain.get(key))
             plain[key] = value
+
+
+def _check_type(key: str, value: Any, before: Any) -> None:
+    """Raises UserError if a value is not of the type of the one that it takes the place of."""
+    if isinstance(before, Mapping) and not isinstance(value, Mapping):
+        raise UserError(f"config key {key!r} = {value!r}: must be a section")
+    kinds: tuple[type, ...] = (type(before),)
+    if isinstance(before, float):
+        kinds = (float, int)
+    elif isinstance(before, (tuple, list)):
+        kinds = (tuple, list)
+    if before is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+        raise UserError(f"config key {key!r} = {value!r}: must be of type {kinds[0].__name__}, such as {before!r}")
 
 
 AT_LEAST: dict[str, int] = {

@@ -206,9 +206,12 @@ class Edges(Clustering):
     at: Sequence[float | int] = ()
 
     def edges(self, n: int, log_snr: np.ndarray, curve: np.ndarray | Array | None = None) -> Float[np.ndarray, " edge"]:
-        found = from_edges(self.at)
+        try:
+            found = from_edges(self.at)
+        except ValueError as error:
+            raise ValueError(str(error).replace("edges = ", "clustering.at = ", 1)) from error
         if len(found) != n + 1:
-            raise ValueError(f"at = {tuple(self.at)}: clusters = {n} needs {n + 1} edges")
+            raise ValueError(f"clustering.at = {tuple(self.at)}: clusters = {n} needs {n + 1} edges")
         return found
 
 

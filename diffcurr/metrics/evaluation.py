@@ -46,6 +46,10 @@ class FrechetDistance(Metric):
 
     resamples: int = 200
 
+    def __post_init__(self) -> None:
+        if self.resamples < 2:
+            raise ValueError(f"resamples = {self.resamples}: an interval needs at least 2")
+
     def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
         reference, known = frechet.statistics(real), levels(real, number)
 
@@ -67,6 +71,10 @@ class PairMetric(Metric):
     """
 
     pairs: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.pairs < 8:
+            raise ValueError(f"pairs = {self.pairs}: must be at least 8")
 
     @abc.abstractmethod
     def compared(

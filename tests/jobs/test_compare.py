@@ -94,6 +94,14 @@ def results(workdir: pathlib.Path) -> dict[str, Any]:
         ({"evaluate_every": 7}, "evaluate_every = 7: a comparison needs the distance over the steps"),
         ({"arms": ARMS | {"a": {"curriculum": {"ordr": "none"}}}}, "compare.arms.a: .*ordr"),
         ({"arms": ARMS | {"a": {"curriculum": {"order": "up"}}}}, "compare.arms.a: curriculum: order = 'up'"),
+        (
+            {"arms": ARMS | {"a": {"curriculum": {"patience": "x"}}}},
+            "compare.arms.a: .*patience' = 'x': must be of type int",
+        ),
+        (
+            {"arms": ARMS | {"a": {"curriculum": 3}}},
+            "compare.arms.a: config key 'curriculum' = 3: choose one of patience",
+        ),
         ({"arms": ARMS | {"a": {"steps": 40}}}, "compare.arms.a: steps is the same for all arms"),
         ({"arms": ARMS | {"a": {"seed": 40}}}, "compare.arms.a: seed is the same for all arms"),
     ],

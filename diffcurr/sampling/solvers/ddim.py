@@ -19,6 +19,10 @@ class DDIM(StepSolver):
 
     eta: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.eta <= 1.0:
+            raise ValueError(f"eta = {self.eta}: a share of the posterior's noise must lie in [0, 1]")
+
     def step(self, denoise: Denoise, x: Array, s: Step, key: PRNGKeyArray, num_steps: int) -> Array:
         return ddim_step(self.eta, denoise, x, s, key)
 
