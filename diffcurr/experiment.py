@@ -24,7 +24,6 @@ from diffcurr.curriculum import CLUSTERINGS, RULES
 from diffcurr.curriculum.clusters import Clustering
 from diffcurr.curriculum.rules import Rule
 from diffcurr.data.datasets import DATASETS, Dataset
-from diffcurr.data.sources import Source
 from diffcurr.difficulty import convergence, curve
 from diffcurr.errors import UserError, concerning
 from diffcurr.metrics import features
@@ -173,16 +172,6 @@ class Experiment:
         """log-SNR at the process's equally likely noise levels."""
         return self.process.log_snr(self.process.level_midpoints)
 
-    ##################################################################### data
-
-    def open_source(self) -> Source:
-        """The examples of the config's split, prepared first if need be.
-
-        Raises:
-          UserError: if they cannot be had.
-        """
-        return self.dataset.open()
-
     ################################################################## samples
 
     @functools.cached_property
@@ -310,8 +299,3 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
     with concerning(f"network {config.network.name}"):
         _ = experiment.abstract_network  # the network checks its own sizes; nothing is allocated
     return experiment
-
-
-def needs_curve(config: ConfigDict) -> bool:
-    """Whether the clusters of a completed config follow from a curve that has to be measured."""
-    return parts.choose("curriculum.clustering", config.curriculum.clustering.name).needs_curve

@@ -46,7 +46,7 @@ def settings_of(part: Any) -> dict[str, Any]:
     """The settings of a class with their defaults; `inspect.Parameter.empty` where there is none.
 
     They are the keyword arguments of its `from_spec`, if it has one, and of its constructor, without those that it
-    lists in DERIVED: they follow from other parts, and whoever builds it passes them.
+    lists in DERIVED: those follow from other parts, and the caller of `build` passes them.
     """
     found: dict[str, inspect.Parameter] = {}
     makers = [part.from_spec, part.__init__] if hasattr(part, "from_spec") else [part.__init__]
@@ -61,7 +61,7 @@ def settings_of(part: Any) -> dict[str, Any]:
 
 
 def shared_settings(section: str, one: str, other: str) -> set[str]:
-    """The settings that two parts have from a common base class, the parts inside them aside."""
+    """The settings that two parts have from a common base class, without the parts inside them."""
     bases = set(choose(section, one).__mro__) & set(choose(section, other).__mro__)
     names = {one.name for base in bases if dataclasses.is_dataclass(base) for one in dataclasses.fields(base)}
     return {name for name in names if f"{section}.{name}" not in TABLES}

@@ -30,7 +30,7 @@ class Run:
 
     Attributes:
       experiment: the parts of its config.
-      state: of its latest checkpoint.
+      state: state of its latest checkpoint.
       ema: whether `params` are the averaged weights.
     """
 

@@ -49,7 +49,7 @@ def train(experiment: Experiment) -> Trained:
     """STEPS steps of the real train step, and the noise levels that each of them draws."""
     config, compiled = experiment.config, experiment.compiled
     batches = pipeline.make_dataset(
-        experiment.open_source(),
+        experiment.dataset.open(),
         experiment.dataset,
         experiment.conditioning.of,
         batch_size=config.batch_size,
@@ -100,7 +100,7 @@ def draw(experiment: Experiment, entropy: np.ndarray, trained: Trained) -> Figur
 
 def _draw_levels(axes: Axes, experiment: Experiment, edges: np.ndarray) -> None:
     """One digit in the middle of each cluster, scaled to the same spread."""
-    digit = experiment.dataset.scaled(experiment.open_source()[DIGIT]["image"])[..., 0]
+    digit = experiment.dataset.scaled(experiment.dataset.open()[DIGIT]["image"])[..., 0]
     noise = np.random.default_rng(1).normal(size=digit.shape)
     middles, half = (edges[:-1] + edges[1:]) / 2, 0.47 / (len(edges) - 1)
     for u, alpha, sigma in zip(middles, *experiment.process.exact_alpha_sigma(middles), strict=True):

@@ -58,7 +58,7 @@ weights, losses = {}, {}
 for name, setting in settings.items():
     config = diffcurr.config.changed(shared, {"curriculum": setting})
     experiment = diffcurr.experiment.from_config(config, jax.devices()[:1])
-    source, condition_of = experiment.open_source(), experiment.conditioning.of
+    source, condition_of = experiment.dataset.open(), experiment.conditioning.of
     dataset = pipeline.make_dataset(source, experiment.dataset, condition_of, batch_size=64, seed=0)
     compiled, state = experiment.compiled, experiment.init_state()
     now, history = compiled.initial_weights(state), []

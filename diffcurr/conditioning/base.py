@@ -17,8 +17,8 @@ class Field(NamedTuple):
     """One array of a condition, without the batch's axis.
 
     Attributes:
-      shape: of one example.
-      dtype: of its values.
+      shape: shape of one example.
+      dtype: type of its values.
       num_classes: for class labels, their number K; the label K stands for "no class".
       droppable: for class labels, whether "no class" occurs.
     """
@@ -62,7 +62,7 @@ class Conditioning(abc.ABC):
         """The condition, with that of some examples replaced by none (Ho & Salimans 2022)."""
 
     def null(self, condition: Condition) -> Condition:
-        """The condition that says nothing, of the same batch size."""
+        """The condition without information, of the same batch size."""
         if not condition:
             return condition
         first = next(iter(condition.values()))

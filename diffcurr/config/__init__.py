@@ -5,7 +5,7 @@ A file in `configs/` starts from `outline()` and sets what it needs. A section w
 """
 
 from diffcurr.config.files import load, run_name, variant_of
-from diffcurr.config.outline import changed, check_numbers, complete, outline, own_keys
+from diffcurr.config.outline import changed, check_numbers, complete, needs_curve, outline, own_keys
 from diffcurr.config.plain import flatten, to_json, unflatten, without
 from diffcurr.config.versions import FREE_KEYS, RENAMED, differences, upgrade
 
@@ -18,6 +18,7 @@ __all__ = [
     "differences",
     "flatten",
     "load",
+    "needs_curve",
     "outline",
     "own_keys",
     "run_name",

@@ -125,6 +125,11 @@ def _check_outline(given: Mapping[str, Any], known: Mapping[str, Any], prefix: s
             _check_outline(value, known[key], path + ".")
 
 
+def needs_curve(config: ConfigDict) -> bool:
+    """Whether the clusters of a completed config follow from a curve that has to be measured."""
+    return parts.choose("curriculum.clustering", config.curriculum.clustering.name).needs_curve
+
+
 def own_keys(section: str) -> tuple[str, ...]:
     """The keys of a part's section that are not the part's."""
     return tuple(key for key in OUTLINE[section] if key != "name")

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from diffcurr import parts
-from diffcurr.config.outline import OUTLINE, complete, own_keys, sections
+from diffcurr.config.outline import OUTLINE, complete, needs_curve, own_keys, sections
 from diffcurr.config.plain import flatten, to_json, unflatten, without
 from diffcurr.config.renamed import RENAMED
 
@@ -91,7 +91,6 @@ def differences(
       new: completed.
     """
     free += ("steps",) if new.optimizer.get("schedule") == "constant" else ()
-    clustering = parts.choose("curriculum.clustering", new.curriculum.clustering.name)
-    free += () if clustering.needs_curve else ("analysis",)
+    free += () if needs_curve(new) else ("analysis",)
     before, after = without(to_json(upgrade(old)), free), without(to_json(new), free)
     return {k: (before.get(k), after.get(k)) for k in sorted(before | after) if before.get(k) != after.get(k)}

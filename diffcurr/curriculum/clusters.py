@@ -149,7 +149,7 @@ class Clustering(abc.ABC):
         """The edges of n clusters.
 
         Args:
-          log_snr: at the process's T equally likely noise levels, falling.
+          log_snr: log-SNR at the process's T equally likely noise levels, falling.
           curve: relative entropy of consecutive marginals at levels 1..T-1, in nats; only where `needs_curve`.
 
         Raises:

@@ -23,8 +23,8 @@ def draw(
 
     Args:
       key: random key; the same key gives the same v whatever the weights.
-      weights: at least 0 and at most 1 after division by the largest, which is done here; one must be above 0 (with
-        none, every draw is 0).
+      weights: at least 0, relative to each other: they are divided by the largest. One must be above 0 (with none,
+        every draw is 0).
       edges: cluster edges, 0 = edges[0] < ... < edges[N] = 1.
       batch_size: number of draws.
       stratified: one draw from each of `batch_size` equal shares of the weighted width, in rising order, instead of

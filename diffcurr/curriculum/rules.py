@@ -86,7 +86,7 @@ class Stages(Rule):
       order: `easy_to_hard` (the paper: cluster N first), `hard_to_easy`, `random` (by the seed), or `none` (no
         curriculum: one stage, every cluster active).
       accumulate: earlier clusters stay active. Otherwise each stage trains its one cluster, and a last stage all.
-      seed: of the random order.
+      seed: seed of the random order.
     """
 
     clusters: int = 20

@@ -18,7 +18,6 @@ from diffcurr.codecs import Codec
 from diffcurr.conditioning import Conditioning
 from diffcurr.data import pipeline
 from diffcurr.data.datasets import Dataset
-from diffcurr.data.sources import Source
 from diffcurr.difficulty.relative_entropy import RelativeEntropy, relative_entropy
 from diffcurr.errors import concerning
 from diffcurr.processes import Process
@@ -49,8 +48,6 @@ class Experiment(Protocol):
     @property
     def process(self) -> Process: ...
 
-    def open_source(self) -> Source: ...
-
 
 class Levels(NamedTuple):
     """A process's noise levels, from the least noise to the most, in float64."""
@@ -69,7 +66,7 @@ def levels(experiment: Experiment) -> Levels:
 def load_data(experiment: Experiment, say: Callable[[str], None]) -> Batch:
     """What is analyzed: all of the split, or `analysis.images` of them drawn by the seed; encoded, means of latents."""
     config = experiment.config
-    source = experiment.open_source()
+    source = experiment.dataset.open()
     number = min(len(source), config.analysis.images)
     number -= number % jax.local_device_count()  # each device holds as many
     say(f"{config.dataset.name}: reading {number:,} of {len(source):,} images")

@@ -25,7 +25,7 @@ FREE = tuple(key for key in config_lib.FREE_KEYS if key not in ("sampling", "eva
 
 
 class Run(NamedTuple):
-    """One arm with one seed, in a workdir of its own; the same seed has the same first weights and order of data."""
+    """One arm with one seed, in its own workdir; the same seed has the same first weights and order of data."""
 
     arm: str
     seed: int
@@ -34,7 +34,7 @@ class Run(NamedTuple):
 
     @property
     def result(self) -> Result | None:
-        """Of the finished run; None before.
+        """The result of the finished run; None before.
 
         Raises:
           UserError: if it was made with another config.
@@ -81,7 +81,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, shard: str | None = None) -
     Each run's `result.json` is all that the report needs of it.
 
     Args:
-      shard: "index/count": this machine does every count-th run; whoever comes last writes the report.
+      shard: "index/count": this machine does every count-th run; the machine that finishes last writes the report.
 
     Returns:
       The exit code: that of a run that was asked to leave, to be started again.
@@ -106,9 +106,9 @@ def run(config: ConfigDict, workdir: epath.PathLike, shard: str | None = None) -
         line.say(f"{left} of {len(runs)} runs are left to others; the same command, when they are done, reports")
         return 0
     done = [result for result in results if result]
-    looks = {one["evaluation"]["features"] for one in done}
-    if len(looks) > 1:
-        raise UserError(f"{workdir}: its runs were evaluated by different features ({', '.join(sorted(looks))})")
+    features = {one["evaluation"]["features"] for one in done}
+    if len(features) > 1:
+        raise UserError(f"{workdir}: its runs were evaluated by different features ({', '.join(sorted(features))})")
     line.say(write_report(config, done, workdir))
     line.say(f"wrote {workdir / 'report.md'}, distance.png, ratio.png and samples.png")
     return 0

@@ -68,7 +68,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, topology: str | None) -> in
 def planned_step(config: ConfigDict, devices: Sequence[jax.Device], changes: Mapping[str, Any]) -> PlannedStep:
     """The train step of a config with some settings changed: all that a plan needs to know of the experiment."""
     config = config_lib.changed(config_lib.complete(config), config_lib.unflatten(changes))
-    if experiment_lib.needs_curve(config):  # the program is the same: the edges are constants of one shape
+    if config_lib.needs_curve(config):  # the program is the same: the edges are constants of one shape
         config = config_lib.changed(config, {"curriculum": {"clustering": "uniform"}})
     experiment = experiment_lib.from_config(config, devices)
     step, state, condition = experiment.compiled, experiment.compiled.abstract_state, experiment.conditioning.spec()

@@ -24,10 +24,10 @@ SHIPPED = epath.Path(__file__).parents[1] / "pretrained" / "weights"
 
 
 class Features(NamedTuple):
-    """A way to look at images.
+    """A network whose features images are compared by.
 
     Attributes:
-      name: as reports call it, with the first digits of the hash of its weights.
+      name: its name in reports, with the first digits of the hash of its weights.
       width: number of features.
       shape: (side, channels) of the images it is for; None for grey or coloured ones of any size.
       facts: how it was trained, as its file says.

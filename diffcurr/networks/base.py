@@ -21,7 +21,7 @@ class Network(Protocol):
         """The network for x of this shape.
 
         Args:
-          shape: of x without the batch, such as (height, width, channels).
+          shape: shape of x without the batch, such as (height, width, channels).
           condition: name -> `conditioning.Field` of everything that it is told beside x.
           learn_variance: whether it outputs a variance too, that is, twice the channels.
           settings: those of the config, and `dtype`, the compute dtype, and `rngs`, for the first parameters.

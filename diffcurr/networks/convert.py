@@ -21,7 +21,7 @@ class Source(NamedTuple):
     """Where one of our parameters comes from.
 
     Attributes:
-      names: of the public arrays; one a block where our parameter is stacked over blocks, else a single one.
+      names: names of the public arrays: one for each block where our parameter is stacked over blocks, else one.
       transform: a public array -> our layout.
       stacked: whether the arrays are stacked.
     """
@@ -82,7 +82,7 @@ def load_torch(network: nnx.Module, state_dict: Weights) -> None:
 
 
 def _first_half_of_channels(array: np.ndarray, network: nnx.Module) -> np.ndarray:
-    """Of the last layer, whose features are ordered (row, column, channel)."""
+    """Converts the last layer, whose features are ordered (row, column, channel)."""
     assert isinstance(network, DiT)
     by_channel = array.reshape(*array.shape[:-1], network.patch_size**2, 2 * network.out_channels)
     return by_channel[..., : network.out_channels].reshape(*array.shape[:-1], -1)

@@ -32,7 +32,7 @@ class SongUNet(nnx.Module):
       noise_labels: float [B], the noise level as the process gives it;
       condition: {"label": float [B, label_dim], or int [B] where label_dim itself stands for "no class"; "augment":
         float [B, augment_dim]}, without `label` if label_dim is 0, without `augment` where nothing was augmented;
-      key: of the activations that are dropped; None to drop none;
+      key: random key of the dropped activations; None to drop none;
     it returns float32 [B, H, W, out_channels].
     """
 
@@ -71,7 +71,7 @@ class SongUNet(nnx.Module):
           dropout: within each block, where a key is given.
           channel_mult_emb, channel_mult_noise: widths of the condition and of the noise level's embedding, as multiples
             of model_channels.
-          embedding_type: of the noise level: `positional` (DDPM++) or `fourier` (NCSN++).
+          embedding_type: embedding of the noise level: `positional` (DDPM++) or `fourier` (NCSN++).
           encoder_type: `standard`, `residual` or `skip`.
           decoder_type: `standard` or `skip`.
           resample_filter: taps of the filter that halves and doubles the resolution.
@@ -230,8 +230,8 @@ class SongUNet(nnx.Module):
     def _kept(self, key: PRNGKeyArray, batch: int) -> Iterator[Bool[Array, "batch height width channel"]]:
         """Which activations each block keeps, in the order of the blocks.
 
-        Those of one shape are drawn in a loop of their own: compilers copy a generator into each of its uses, and that
-        was most of the time that they took for a GPU.
+        Masks of one shape are drawn in one loop: compilers copy a random generator into each of its uses, which took
+        most of the time of compiling for a GPU.
         """
         layers = [(name, self.enc[name]) for name in self.encoder_order]
         layers += [(name, self.dec[name]) for name in self.decoder_order]

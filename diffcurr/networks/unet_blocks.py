@@ -84,7 +84,7 @@ class ResamplingConv(nnx.Module):
         self.up, self.down, self.fused = up, down, fused
         self.resample_filter, self.padding = resample_filter, kernel // 2
         filter_padding = (len(resample_filter) - 1) // 2
-        if fused and down:  # the filter follows the convolution and takes no padding of its own
+        if fused and down:  # the filter follows the convolution and is not padded itself
             self.padding += filter_padding
         xavier = initializers.xavier_uniform()
         self.conv = (

@@ -18,8 +18,8 @@ class Chip:
     Attributes:
       memory: bytes of HBM.
       flops: peak of dense bfloat16 products, per second.
-      bandwidth: of HBM, bytes per second.
-      interconnect: of all links of a chip to its neighbours together, bytes per second.
+      bandwidth: bandwidth of HBM, bytes per second.
+      interconnect: bandwidth of all links of a chip to its neighbours together, bytes per second.
       shapes: topologies to name when another was asked for; there are larger ones.
       target: what XLA has to know of a GPU (its `GpuTargetConfigProto`, as text); empty for a TPU.
     """

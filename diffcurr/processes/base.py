@@ -24,7 +24,7 @@ class Denoised(NamedTuple):
 
     Attributes:
       x0: the estimate of the clean data.
-      variance: with a learned variance, where it lies between the posterior's (0) and beta (1), in logarithm.
+      variance: where a learned variance lies between the posterior's (0) and beta (1), in logarithm.
     """
 
     x0: Float[Array, "batch *shape"]
@@ -32,7 +32,7 @@ class Denoised(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Of each example, before any mean over the batch.
+    """The losses of each example, before any mean over the batch.
 
     Attributes:
       loss: what is trained on.
@@ -56,7 +56,7 @@ class Process(abc.ABC):
 
     Attributes:
       prediction: what the network outputs.
-      weighting: of the squared error, by noise level.
+      weighting: weight of the squared error at each noise level.
       density: how densely the path is drawn in training.
     """
 

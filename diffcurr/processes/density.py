@@ -78,7 +78,7 @@ class LogitNormal(Density):
     """logit(1 - q) ~ N(mean, std^2): on flow's linear path, the logit of t (Esser et al. 2024).
 
     Attributes:
-      mean, std: of the logit; a larger mean draws less noise.
+      mean, std: mean and standard deviation of the logit; a larger mean draws less noise.
     """
 
     mean: float = 0.0

@@ -40,7 +40,10 @@ def markdown(plan: Mapping[str, Any]) -> str:
         ("memory a chip", parts),
         ("largest global batch found to fit", f"{plan['largest_batch_size']:,}" if plan["largest_batch_size"] else "-"),
         ("flops a step", f"{_flops(needed)} for forward and backward, {_flops(flops['recomputed'])} again"),
-        ("flops a chip", f"{_flops((needed + flops['recomputed']) / plan['chips'])} by hand; the compiler {counted}"),
+        (
+            "flops a chip",
+            f"{_flops((needed + flops['recomputed']) / plan['chips'])} counted in the program; the compiler {counted}",
+        ),
     ]
     rows += [
         (f"{name} a step", f"{kind['operations']:,}, a chip sends {_bytes(kind['bytes'])}")

@@ -66,7 +66,7 @@ class Sampler:
     Attributes:
       graph: the network's static graph definition.
       process, solver, codec, conditioning: as trained.
-      shape: of one x.
+      shape: shape of one x.
       settings: those of sampling.
       mesh: the devices.
       param_shardings: how the parameters lie on them.
@@ -119,7 +119,7 @@ class Sampler:
         """Samples on the host, decoded; the same for the same key, whatever the devices, up to rounding.
 
         Args:
-          condition: of all samples, NumPy arrays with a leading axis of `number`.
+          condition: conditions of all samples, NumPy arrays with a leading axis of `number`.
           after_part: called with (samples drawn, number) after each part.
         """
         size = min(number, PART)

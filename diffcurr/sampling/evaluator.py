@@ -23,8 +23,10 @@ class Evaluator:
     """A function of parameters, always of the same noise.
 
     Attributes:
-      sampler, dataset, features: what draws, what it is compared with, and through what both are seen.
-      measure: of the features of `number` samples.
+      sampler: draws the samples.
+      dataset: what they are compared with.
+      features: network whose features both are compared by.
+      measure: what is measured of the features of `number` samples.
       key, condition, number: the samples.
       reference_number: number of images that they are compared with.
     """
@@ -53,8 +55,8 @@ class Evaluator:
         """Samples with the conditions of the sampler's conditioning in turn, beside all images of the data set's split.
 
         Args:
-          seed: of what is drawn in measuring.
-          key: of the samples.
+          seed: seed of what is drawn in measuring.
+          key: random key of the samples.
 
         Raises:
           UserError: if the samples are too few for these features, or the images cannot be had.

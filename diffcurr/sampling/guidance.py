@@ -27,8 +27,8 @@ def guided_denoiser(
     """x0-hat = uncond + scale (cond - uncond) (Ho & Salimans 2022), which on x0, epsilon and velocity is the same.
 
     Args:
-      condition: of each sample.
-      null: the condition that says nothing, of the same batch.
+      condition: condition of each sample.
+      null: the condition without information, of the same batch size.
       scale: 1 is the conditional network alone, at half the cost of any other scale.
       interval: quantiles u between which samples are guided (Kynkaanniemi et al. 2024); elsewhere the scale is 1.
       channels: only so many first channels are guided (DiT's public sampler: 3 of its 4); all if 0.

@@ -41,7 +41,7 @@ class Transformations(NamedTuple):
     Attributes:
       flip_x, flip_y: 1 where mirrored.
       scale: enlarged by SCALE^scale.
-      angle: of the rotation, in radians.
+      angle: angle of the rotation, in radians.
       anisotropy, anisotropy_angle: stretched by ANISOTROPY^anisotropy along a direction, shrunk as much across it.
       shift_x, shift_y: translations, in units of TRANSLATION sides.
     """
@@ -63,7 +63,7 @@ def augment(
 
     Args:
       images: square, side at least 2; their mirror image continues them beyond their edges.
-      probability: of each transformation but the horizontal flip, which is always a fair coin's.
+      probability: probability of each transformation, except the horizontal flip's, which is always 1/2.
 
     Returns:
       (images, labels).

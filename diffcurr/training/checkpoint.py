@@ -58,8 +58,8 @@ class Checkpoints:
 
         Args:
           data: the data iterator's state, JSON values, the same on every process.
-          loss: by which the best checkpoint is chosen; None where it is comparable with no other (a stage in which
-            not every cluster is active).
+          loss: the loss by which the best checkpoint is chosen; None where it is comparable with no other (a stage in
+            which not every cluster is active).
 
         Raises:
           FloatingPointError: if a parameter is not finite; nothing is saved.

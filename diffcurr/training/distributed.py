@@ -39,7 +39,7 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if coordinator == "auto":
         if len(missing) < 2:
-            raise UserError("--coordinator=auto finds the number of processes by itself: leave the other flags away")
+            raise UserError("--coordinator=auto finds the number of processes by itself: leave out the other flags")
         coordinator = None
     elif not missing:
         assert coordinator is not None and num_processes is not None and process_id is not None
@@ -69,7 +69,7 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
 
 
 def is_primary() -> bool:
-    """Whether this is the process that writes files and speaks."""
+    """Whether this is process 0, which writes files and logs."""
     return jax.process_index() == 0
 
 
@@ -91,7 +91,7 @@ def primary_first(function: Callable[[], T]) -> T:
 
 
 def _wait_for(coordinator: str, timeout: int) -> None:
-    """Until something listens there. JAX itself ends the process, with a stack trace, where nothing does in time."""
+    """Waits until something listens there. JAX itself would end the process, with a stack trace, if nothing does."""
     host, _, port = coordinator.rpartition(":")
     end = time.monotonic() + timeout
     while True:

@@ -18,7 +18,7 @@ class Loop(Generic[State, Carry]):
     """Takes steps, and keeps the host from waiting for the device.
 
     Attributes:
-      state: of what is trained; donated to each step.
+      state: state of what is trained; donated to each step.
       carry: what each step gives to the next beside the state, such as the weights of the clusters.
       number: steps taken so far.
     """
@@ -37,7 +37,7 @@ class Loop(Generic[State, Carry]):
         Args:
           step: (state, batch, carry) -> (state, carry, metrics); metrics have `loss` and `grad_norm`.
           batches: this process's part of each global batch, as NumPy arrays.
-          batch_sharding: of every array of the global batch.
+          batch_sharding: sharding of every array of the global batch.
           new_window: (number of steps taken) -> a window for the next ones.
         """
         self.state, self.carry, self.number = state, carry, number

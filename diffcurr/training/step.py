@@ -42,7 +42,7 @@ class StepConfig:
       rule: the curriculum's.
       conditioning: what the network is told beside x, and how often it is not.
       edges: cluster edges, float [N + 1].
-      seed: of the run; all randomness derives from it.
+      seed: the run's seed; all randomness derives from it.
       stratified: whether u is stratified over each microbatch.
       ema_decay: per step; 0 keeps no history.
       ema_rampup: the average's half-life is at most this share of the steps so far; 0 for no such limit.
@@ -83,7 +83,7 @@ class Metrics(NamedTuple):
     Attributes:
       loss: mean over the global batch.
       grad_norm: global norm of the gradient, before clipping.
-      learning_rate: of this step.
+      learning_rate: learning rate of this step.
       stage: the stage this step trained in.
       weights: how densely each cluster was drawn.
       cluster_loss: sum of the losses of the examples in each cluster.
@@ -107,7 +107,7 @@ def draw(
     """The randomness of a microbatch: a function of (seed, stream, step, microbatch), and of the weights for u.
 
     Args:
-      shape: that of the microbatch's x.
+      shape: shape of the microbatch's x.
     """
 
     def key(stream: str) -> PRNGKeyArray:
@@ -231,7 +231,7 @@ class CompiledStep(NamedTuple):
       step: (state, batch, weights) -> (state, weights, metrics); donates the state.
       initial_weights: state -> weights of its next step, for the start of a run and after a restore.
       abstract_state: shapes, dtypes and shardings of the state.
-      batch_sharding: of every array of the batch.
+      batch_sharding: sharding of every array of the batch.
     """
 
     step: Any

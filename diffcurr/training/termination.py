@@ -1,4 +1,4 @@
-"""Leaving in good order when asked to."""
+"""A run that is asked to end saves its state first."""
 
 import signal
 import sys

@@ -55,7 +55,7 @@ def test_plan(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 @pytest.mark.usefixtures("compiler")
 def test_a_large_transformer_on_sixteen_chips() -> None:
-    """DiT-XL/2, batch 256: parameters alone are gathered, activations are spread, flops are as counted by hand."""
+    """DiT-XL/2, batch 256: parameters alone are gathered, activations are spread, flops are as counted in the paper."""
     config = config_lib.load("imagenet256:dit_xl_2")
     config.mesh.fsdp = 16
     chip, devices = chips.open_topology("v5e:4x4")
@@ -124,7 +124,7 @@ def test_every_line_of_the_report(
         "| memory a chip | state ",
         "| largest global batch found to fit | ",
         "| flops a step | 587.8 kFLOP for forward and backward, 0.0 FLOP again |",
-        "| flops a chip | 293.9 kFLOP by hand; the compiler counts ",
+        "| flops a chip | 293.9 kFLOP counted in the program; the compiler counts ",
         "| all-reduce a step | ",
         "| traffic over the least for this mesh | ",
         "| lower bound on a step | ",

@@ -34,7 +34,7 @@ class Runner:
         self.compiled, self.state = experiment.compiled, experiment.init_state()
         self.weights = self.compiled.initial_weights(self.state)
         dataset = pipeline.make_dataset(
-            experiment.open_source(),
+            experiment.dataset.open(),
             experiment.dataset,
             experiment.conditioning.of,
             batch_size=changed.batch_size,

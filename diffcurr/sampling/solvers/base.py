@@ -73,7 +73,7 @@ class Solver(abc.ABC):
         """x at the first level -> clean data. Jit-able.
 
         Args:
-          key: of the noise that is added on the way.
+          key: random key of the noise that is added between levels.
         """
 
 
