@@ -5,6 +5,8 @@
     python -m diffcurr.main --config=configs/digits_compare.py:edm --job=compare          # or :flow: two arms
     python -m diffcurr.main --config=configs/digits_compare.py:v --job=compare            # or another of VARIANTS
 
+Expected result: docs/evidence/digits/report.md.
+
 The data, network and optimizer of configs/digits.py, for 8,000 steps, without guidance. Every 800 steps 1,000 samples,
 at the end as many samples as there are images, are compared with all 1,797.
 """

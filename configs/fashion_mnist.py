@@ -7,6 +7,10 @@ Data: TFDS `fashion_mnist` (31 MB), fetched and prepared at the first run (half 
 launch/fashion_mnist_from_debian.py. Expect a quarter of an hour on two CPU cores (0.2 to 0.3 s a step) and 1.5 GB
 of memory. No flips: the data set's shoes all point left.
 
+Expected result, without guidance and with 25 sampling steps: 1,000 samples after 2,400 steps have a Fréchet distance of
+307 by `ddpm_speed` and 428 by plain DDPM without a curriculum (means of two seeds), in 128 features of the shipped
+classifier, where fresh real images have 23 (docs/evidence).
+
 Where the settings come from: none is published for a network this small. It is the digits config with a wider network
 and patches of 4; schedule, prediction and class dropout are DiT's (Peebles & Xie 2023), N = 20 clusters is Kim et
 al. 2025's, and the patience is scaled down with the length of the run. The default is DDPM with SpeeD's draws and

@@ -187,7 +187,7 @@ def _executed(name: str, times: int, computations: dict[str, list[str]]) -> Iter
 
 
 def _trip_count(condition: list[str], body: list[str]) -> int:
-    """The iterations of a loop that counts from 0 to a constant in constant steps, as JAX's and the partitioner's do."""
+    """The iterations of a loop that counts from 0 to a constant in constant steps, as JAX's and the compiler's do."""
     inside = {match["name"]: match for match in map(_INSTRUCTION.match, [*condition, *body]) if match}
 
     def constant(name: str) -> int | None:

@@ -20,7 +20,6 @@ from diffcurr import config as config_lib
 from diffcurr import experiment as experiment_lib
 from diffcurr.batch import Batch
 from diffcurr.experiment import Experiment
-from diffcurr.planning import costs
 
 
 def load(name: str, **network: int) -> ConfigDict:
@@ -30,6 +29,14 @@ def load(name: str, **network: int) -> ConfigDict:
     if config.network.name == "dit":
         changes["network"] = {"remat": "none", "scan_unroll": config.network.depth} | network
     return config_lib.changed(config, changes)
+
+
+def random_batch(experiment: Experiment) -> Batch:
+    rng, number = np.random.default_rng(0), experiment.config.batch_size
+    x = rng.uniform(-1, 1, (number, *experiment.dataset.shape)).astype(np.float32)
+    labels = rng.integers(0, max(1, experiment.dataset.num_classes), number).astype(np.int32)
+    batch = Batch(x, experiment.conditioning.of({"label": labels}))
+    return jax.device_put(batch, experiment.compiled.batch_sharding)
 
 
 def forward_flops(experiment: Experiment) -> float:
@@ -46,10 +53,7 @@ def measure(name: str, steps: int, side: int) -> None:
     compiled, number = experiment.compiled, experiment.config.batch_size
     state = experiment.init_state()
     weights = compiled.initial_weights(state)
-    rng = np.random.default_rng(0)
-    x = rng.uniform(-1, 1, (number, *experiment.dataset.shape)).astype(np.float32)
-    labels = rng.integers(0, max(1, experiment.dataset.num_classes), number).astype(np.int32)
-    batch = jax.device_put(Batch(x, experiment.conditioning.of({"label": labels})), compiled.batch_sharding)
+    batch = random_batch(experiment)
     square = jnp.ones((side, side))
     product = jax.jit(lambda a: a @ a)
     seconds, rates = [], []
@@ -73,9 +77,9 @@ def measure(name: str, steps: int, side: int) -> None:
 def compile_seconds(name: str, depth: int) -> float:
     experiment = experiment_lib.from_config(load(name, depth=depth, scan_unroll=1), jax.devices()[:1])
     step = experiment.compiled
-    arguments = step.abstract_state, costs.abstract_batch(experiment), costs.abstract_weights(experiment)
+    batch, weights = random_batch(experiment), jax.eval_shape(step.initial_weights, step.abstract_state)
     began = time.perf_counter()
-    step.step.lower(*arguments).compile()
+    step.step.lower(step.abstract_state, batch, weights).compile()
     return time.perf_counter() - began
 
 
