@@ -201,7 +201,7 @@ class Experiment:
           UserError: if there are none, or they are for other images.
         """
         settings = self.config.evaluation
-        found = features.load(settings.features or features.SHIPPED / f"{self.config.dataset.name}.safetensors")
+        found = features.load(settings.features or self.config.dataset.name)
         side, _, channels = self.dataset.shape
         with concerning("evaluation.features"):
             found.check(side, channels)

@@ -25,6 +25,9 @@ FROM_SPEC = ("shape", "condition", "learn_variance", "dtype", "rngs")
 """What a network's `from_spec` is given beside its settings."""
 
 
+OWN_PART = "; your own parts are known once the file that registers them is loaded (--config=FILE, config.load(FILE))"
+
+
 class Several(dict[str, Any]):
     """A table whose section holds any number of parts, each by its name: {"first": {settings}, "second": {}}."""
 
@@ -38,7 +41,7 @@ def choose(section: str, name: object) -> Any:
     table = TABLES[section]
     if name not in table:
         key = section if isinstance(table, Several) else f"{section}.name"
-        raise UserError(f"{key} = {name!r}: choose one of {', '.join(table)}")
+        raise UserError(f"{key} = {name!r}: choose one of {', '.join(table)}{OWN_PART}")
     return table[name]
 
 
@@ -53,7 +56,8 @@ def settings_of(part: Any) -> dict[str, Any]:
     for make in makers:
         parameters = dict(inspect.signature(make).parameters)
         parameters.pop("self", None)
-        found |= {name: one for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+        variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        found |= {name: one for name, one in parameters.items() if one.kind not in variadic}
         if len(found) == len(parameters):  # it takes no others
             break
     derived = {*getattr(part, "DERIVED", ()), *(FROM_SPEC if hasattr(part, "from_spec") else ())}

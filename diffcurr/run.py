@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from diffcurr import config as config_lib
 from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
 from diffcurr.experiment import Experiment
@@ -57,7 +59,7 @@ class Run:
         self,
         number: int,
         *,
-        classes: Sequence[int] | None = None,
+        classes: int | Sequence[int] | None = None,
         seed: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -113,17 +115,24 @@ class Run:
 
         return jax.jit(denoise)
 
-    def evaluate(self, number: int | None = None) -> Measured:
+    def evaluate(self, number: int | None = None, *, features: epath.PathLike | None = None) -> Measured:
         """What is measured of `number` samples (`evaluation.samples` if None) beside the data.
+
+        Args:
+          features: the file of a classifier's or the Inception network's weights; `evaluation.features` if None.
 
         Raises:
           UserError: if they are too few, or there are no features for these images.
         """
-        return self.experiment.evaluator(number or self.config.evaluation.samples)(self.params)[1]
+        experiment = self.experiment
+        if features is not None:
+            settings = {"evaluation": {"features": os.fspath(features)}}
+            experiment = dataclasses.replace(experiment, config=config_lib.changed(self.config, settings))
+        return experiment.evaluator(self.config.evaluation.samples if number is None else number)(self.params)[1]
 
 
 def load_run(workdir: epath.PathLike, *, ema: bool = True) -> Run:
-    """The run in a workdir, at its latest checkpoint.
+    """The run in a workdir, at its latest checkpoint, on one device.
 
     Args:
       ema: take the averaged weights.
@@ -131,16 +140,24 @@ def load_run(workdir: epath.PathLike, *, ema: bool = True) -> Run:
     Raises:
       UserError: if there is none.
     """
-    return open_run(read_config(workdir), workdir, ema=ema)
+    config = read_config(workdir)
+    alone = config_lib.changed(config, {"mesh": {"data": 1, "fsdp": 1, "tensor": 1}})  # whatever it was trained on
+    run = open_run(alone, workdir, ema=ema, devices=jax.devices()[:1])
+    return dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, config=config))
 
 
-def open_run(config: ConfigDict, workdir: epath.PathLike, *, ema: bool = True) -> Run:
+def open_run(
+    config: ConfigDict, workdir: epath.PathLike, *, ema: bool = True, devices: Sequence[jax.Device] | None = None
+) -> Run:
     """The run that was made with a config, at its latest checkpoint.
+
+    Args:
+      devices: those to run on; all there are if None.
 
     Raises:
       UserError: if there is none, or it was made with another config.
     """
-    experiment, workdir = experiment_lib.from_config(config), epath.Path(workdir)
+    experiment, workdir = experiment_lib.from_config(config, devices), epath.Path(workdir)
     found = None
     if (workdir / "checkpoints").exists():
         check_config(workdir, experiment.config)

@@ -25,7 +25,7 @@ def test_an_unknown_name_lists_the_choices(section: str) -> None:
     table = parts.TABLES[section]
     with pytest.raises(UserError) as caught:
         parts.choose(section, "no such thing")
-    assert str(caught.value).endswith(f"= 'no such thing': choose one of {', '.join(table)}")
+    assert f"= 'no such thing': choose one of {', '.join(table)}; your own parts" in str(caught.value)
     assert str(caught.value).startswith(section) and "\n" not in str(caught.value)
 
 
@@ -45,7 +45,10 @@ def test_an_unknown_key_suggests_the_closest() -> None:
         parts.build("process", {"name": "ddpm", "weighting": {"name": "min_snr", "gama": 3.0}})
     with pytest.raises(UserError, match=r"'sampling\.solver\.qq' is unknown: there are eta$"):
         parts.build("sampling.solver", {"name": "ddim", "qq": 1})
-    with pytest.raises(UserError, match=r"'process\.weighting\.gamma' is unknown: there are none$"):
+    with pytest.raises(
+        UserError,
+        match=r"'process\.weighting\.gamma' is unknown: there are none; process\.weighting\.name = 'min_snr' or",
+    ):
         parts.build("process.weighting", {"name": "constant", "gamma": 3.0})
 
 

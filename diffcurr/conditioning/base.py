@@ -69,11 +69,11 @@ class Conditioning(abc.ABC):
         return self.drop(condition, jnp.ones(first.shape[0], bool))
 
     @abc.abstractmethod
-    def chosen(self, number: int, wanted: Sequence[int] | None = None) -> Condition:
+    def chosen(self, number: int, wanted: int | Sequence[int] | None = None) -> Condition:
         """Conditions of `number` samples, as NumPy arrays.
 
         Args:
-          wanted: classes that are asked for, taken in turn; all in turn if None.
+          wanted: a class, or several that are taken in turn; all in turn if None.
 
         Raises:
           ValueError: if what is wanted cannot be had.

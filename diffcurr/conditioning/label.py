@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from diffcurr.conditioning.base import Condition, Conditioning, Field, in_turn
+from diffcurr.errors import UserError
 
 MOST_COLUMNS = 20  # of a grid with one column for each class
 
@@ -33,13 +34,16 @@ class Class(Conditioning):
         return {"label": Field((), jnp.int32, self.num_classes, droppable=self.dropout > 0)}
 
     def of(self, examples: Mapping[str, Any]) -> Condition:
-        return {"label": np.asarray(examples["label"], np.int32)}
+        labels = np.asarray(examples["label"], np.int32)
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise UserError(f"labels {labels.min()} to {labels.max()}: the data set's are 0 to {self.num_classes - 1}")
+        return {"label": labels}
 
     def drop(self, condition: Condition, dropped: Bool[Array, " batch"]) -> Condition:
         return condition | {"label": jnp.where(dropped, self.num_classes, condition["label"])}
 
-    def chosen(self, number: int, wanted: Sequence[int] | None = None) -> Condition:
-        classes = range(self.num_classes) if wanted is None else wanted
+    def chosen(self, number: int, wanted: int | Sequence[int] | None = None) -> Condition:
+        classes: Sequence[int] = range(self.num_classes) if wanted is None else np.atleast_1d(wanted).tolist()
         beyond = [label for label in classes if not 0 <= label < self.num_classes]
         if beyond or not len(classes):
             raise ValueError(f"classes {list(classes)}: give some of 0..{self.num_classes - 1}")

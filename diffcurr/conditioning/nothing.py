@@ -22,7 +22,7 @@ class Nothing(Conditioning):
     def drop(self, condition: Condition, dropped: Bool[Array, " batch"]) -> Condition:
         return condition
 
-    def chosen(self, number: int, wanted: Sequence[int] | None = None) -> Condition:
+    def chosen(self, number: int, wanted: int | Sequence[int] | None = None) -> Condition:
         if wanted is not None:
-            raise ValueError(f"classes {list(wanted)}: the network is unconditional")
+            raise ValueError(f"classes {wanted}: the network is unconditional")
         return {}

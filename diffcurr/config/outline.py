@@ -196,6 +196,7 @@ AT_LEAST: dict[str, int] = {
     "sample_every": 0,
     "evaluate_every": 0,
     "sampling.samples": 1,
+    "features.epochs": 1,
     "analysis.images": 8,
     "analysis.samples": 8,
     "ema.rampup": 0,

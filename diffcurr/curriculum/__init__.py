@@ -8,6 +8,6 @@ Method: Kim, Go, Kwon, Kim, "Denoising Task Difficulty-based Curriculum for Trai
 
 from diffcurr.curriculum import clusters, quantiles, rules
 from diffcurr.curriculum.clusters import CLUSTERINGS
-from diffcurr.curriculum.rules import RULES
+from diffcurr.curriculum.rules import RULES, Rule, Seen
 
-__all__ = ["CLUSTERINGS", "RULES", "clusters", "quantiles", "rules"]
+__all__ = ["CLUSTERINGS", "RULES", "Rule", "Seen", "clusters", "quantiles", "rules"]

@@ -3,6 +3,8 @@
 import abc
 import dataclasses
 import functools
+import importlib.util
+import pathlib
 from typing import Any, ClassVar
 
 import grain
@@ -12,7 +14,7 @@ from jaxtyping import Float
 
 from diffcurr.data.files import ImageFiles, LatentFiles
 from diffcurr.data.sources import ArraySource, Source, open_tfds
-from diffcurr.errors import UserError
+from diffcurr.errors import UserError, concerning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,7 @@ class Dataset(abc.ABC):
       flip: whether images are mirrored at random.
       augment: probability of each of EDM's augmentations.
       is_latent: whether the examples are an autoencoder's latents, which have no limits and are no pictures.
+      splits: the names of the splits; empty where the source knows them.
 
     Attributes:
       split: name of the split, as TFDS gives it.
@@ -37,10 +40,15 @@ class Dataset(abc.ABC):
     flip: ClassVar[bool] = False
     augment: ClassVar[float] = 0.0
     is_latent: ClassVar[bool] = False
+    splits: ClassVar[tuple[str, ...]] = ("train",)
 
     split: str = "train"
     data_dir: str = ""
     threads: int = 2
+
+    def __post_init__(self) -> None:
+        if self.splits and self.split not in self.splits:
+            raise ValueError(f"split = {self.split!r}: choose one of {', '.join(self.splits)}")
 
     @abc.abstractmethod
     def open(self) -> Source:
@@ -49,6 +57,31 @@ class Dataset(abc.ABC):
         Raises:
           UserError: if they cannot be had.
         """
+
+    def has_split(self, name: str) -> bool:
+        """Whether there is a split of that name."""
+        return name in self.splits
+
+    def opened(self) -> Source:
+        """The examples of the split, of which the first is what the data set says.
+
+        Raises:
+          UserError: if they cannot be had, there are none, or the first is of another shape, class or range of values.
+        """
+        source = self.open()
+        with concerning(f"dataset {type(self).__name__}"):
+            if not len(source):
+                raise ValueError("there are no examples")
+            self.check_example(source[0])
+        return source
+
+    def check_example(self, example: dict[str, Any]) -> None:
+        """Raises ValueError if a stored example is not what the data set says."""
+        shape = np.shape(example["image"])
+        if shape not in (self.shape, (*self.shape[:2], 2 * self.shape[2]) if self.is_latent else None):
+            raise ValueError(f"an image has shape {shape}: the data set's shape is {self.shape}")
+        if self.num_classes and "label" not in example:
+            raise ValueError(f"an example has no 'label': num_classes = {self.num_classes}")
 
     @abc.abstractmethod
     def scaled(self, stored: Any) -> Float[np.ndarray, "batch height width channel"]:
@@ -67,7 +100,7 @@ class Dataset(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pictures(Dataset):
-    """Pictures with pixels in [0, max_value], scaled to [-1, 1].
+    """Pictures with pixels in [0, max_value], 255 if a data set does not say otherwise, scaled to [-1, 1].
 
     Attributes:
       augment: probability of each of EDM's augmentations (Karras et al. 2022, appendix F); 0 for none.
@@ -78,10 +111,20 @@ class Pictures(Dataset):
     augment: float = 0.0  # type: ignore[misc]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.0 <= self.augment <= 1.0:
             raise ValueError(f"augment = {self.augment}: a probability must lie in [0, 1]")
         if self.augment and self.flip:
             raise ValueError(f"augment = {self.augment}: mirrors images itself; set flip = False")
+
+    def check_example(self, example: dict[str, Any]) -> None:
+        super().check_example(example)
+        pixels = np.asarray(example["image"])
+        low, high = pixels.min(), pixels.max()
+        if low < 0 or high > self.max_value or (pixels.dtype.kind == "f" and high <= 1.0 < self.max_value):
+            raise ValueError(
+                f"pixels lie in {low} to {high}: the data set's lie in 0 to max_value = {self.max_value:g}"
+            )
 
     def scaled(self, stored: Any) -> Float[np.ndarray, "batch height width channel"]:
         return np.asarray(stored, np.float32) * np.float32(2.0 / self.max_value) - np.float32(1.0)
@@ -113,12 +156,13 @@ class Digits(Pictures):
     max_value = 16.0
 
     def open(self) -> Source:
-        if self.split != "train":
-            raise UserError(f"dataset.split = {self.split!r}: digits has one split, 'train'")
-        from sklearn.datasets import load_digits  # only here: it costs a second
-
-        digits = load_digits()
-        return ArraySource(digits.images[..., None].astype(np.uint8), digits.target.astype(np.int32))
+        # The file that sklearn.datasets.load_digits reads. Importing that takes longer than reading the file.
+        package = importlib.util.find_spec("sklearn")
+        if package is None or package.origin is None:
+            raise UserError("dataset.name = 'digits': needs scikit-learn: pip install scikit-learn")
+        file = pathlib.Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+        examples = np.loadtxt(file, delimiter=",", dtype=np.int32)
+        return ArraySource(examples[:, :-1].reshape(-1, *self.shape).astype(np.uint8), examples[:, -1])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,6 +171,10 @@ class FashionMNIST(Pictures):
 
     shape = (28, 28, 1)
     num_classes = 10
+    splits = ()
+
+    def has_split(self, name: str) -> bool:
+        return name in ("train", "test")
 
     def open(self) -> Source:
         return open_tfds("fashion_mnist", self.split, self.data_dir)
@@ -138,6 +186,10 @@ class CIFAR10(Mirrored):
 
     shape = (32, 32, 3)
     num_classes = 10
+    splits = ()
+
+    def has_split(self, name: str) -> bool:
+        return name in ("train", "test")
 
     def open(self) -> Source:
         return open_tfds("cifar10", self.split, self.data_dir)
@@ -148,6 +200,7 @@ class FFHQ64(Mirrored):
     """FFHQ from the user's folder or zip of pictures, resized to 64x64."""
 
     shape = (64, 64, 3)
+    splits = ()
 
     def open(self) -> Source:
         return ImageFiles(_files(self, "images"), self.shape[0], self.num_classes)
@@ -159,6 +212,10 @@ class ImageNet64(Mirrored):
 
     shape = (64, 64, 3)
     num_classes = 1000
+    splits = ()
+
+    def has_split(self, name: str) -> bool:
+        return bool(self.data_dir) and (epath.Path(self.data_dir) / name).is_dir()
 
     def open(self) -> Source:
         return ImageFiles(_files(self, "images"), self.shape[0], self.num_classes)
@@ -173,10 +230,12 @@ class Latents(Dataset):
     """
 
     is_latent = True
+    splits = ()
 
     latent_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.latent_scale <= 0:
             raise ValueError(f"latent_scale = {self.latent_scale}: must be above 0")
 

@@ -66,7 +66,7 @@ def levels(experiment: Experiment) -> Levels:
 def load_data(experiment: Experiment, say: Callable[[str], None]) -> Batch:
     """What is analyzed: all of the split, or `analysis.images` of them drawn by the seed; encoded, means of latents."""
     config = experiment.config
-    source = experiment.dataset.open()
+    source = experiment.dataset.opened()
     number = min(len(source), config.analysis.images)
     number -= number % jax.local_device_count()  # each device holds as many
     say(f"{config.dataset.name}: reading {number:,} of {len(source):,} images")

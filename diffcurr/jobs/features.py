@@ -26,7 +26,7 @@ from diffcurr.training.optimizer import AdamW
 from diffcurr.training.state import split_network
 from diffcurr.training.window import Window
 
-HELD_OUT = 5  # of a data set without a test split, every fifth image
+HELD_OUT = 5  # of a data set without a test split, a fifth of the images, drawn at random
 BATCH = 128
 
 
@@ -39,20 +39,21 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     epochs, labelled = config.features.epochs, Class(num_classes=dataset.num_classes)
 
     ##################################################################### data
-    source = dataset.open()
-    try:
-        test_source = parts.build("dataset", dict(config.dataset) | {"split": "test"}).open()
-        train_source = source
-    except UserError:  # it has no such split
-        held_out = np.arange(len(source)) % HELD_OUT == 0
-        train_source, test_source = Part(source, np.flatnonzero(~held_out)), Part(source, np.flatnonzero(held_out))
+    train_source = dataset.opened()
+    if dataset.has_split("test"):
+        test_source = parts.build("dataset", dict(config.dataset) | {"split": "test"}).opened()
+    else:
+        order = np.random.default_rng(0).permutation(len(train_source))
+        held_out = -(-len(order) // HELD_OUT)
+        train_source, test_source = Part(train_source, order[held_out:]), Part(train_source, order[:held_out])
+    batch_size = min(BATCH, len(train_source))
     train, test = (pipeline.load(one, dataset, labelled.of, len(one), seed=0) for one in (train_source, test_source))
-    batches = pipeline.make_dataset(train_source, dataset, labelled.of, batch_size=BATCH, seed=config.seed)
+    batches = pipeline.make_dataset(train_source, dataset, labelled.of, batch_size=batch_size, seed=config.seed)
 
     ################################################################ the loop
     side, _, channels = dataset.shape
     graph, params = split_network(Classifier(side, channels, dataset.num_classes, rngs=nnx.Rngs(config.seed)))
-    epoch_steps = len(train_source) // BATCH
+    epoch_steps = len(train_source) // batch_size
     steps = epoch_steps * epochs
     optimizer = AdamW(learning_rate=1e-3, schedule="cosine", weight_decay=0.01, clip_norm=0.0).transformation(steps)
     loop = Loop(
@@ -61,7 +62,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         None,
         pipeline.make_iterator(batches, threads=dataset.threads),
         sharding.replicated(sharding.make_mesh(1, 1, 1, jax.devices()[:1])),
-        functools.partial(Window, batch_size=BATCH),
+        functools.partial(Window, batch_size=batch_size),
     )
     while loop.number < steps:
         loop.advance()
@@ -79,7 +80,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         "shape": json.dumps([side, channels, dataset.num_classes]),
         "trained_on": f"{len(train_source)} images, {epochs} epochs, seed {config.seed}",
         "test_accuracy": f"{accuracy:.4f} on {len(test_source)} images",
-        "command": f"--job=features --config.dataset.name={config.dataset.name} --config.features.epochs={epochs}",
+        "command": f"--job=features, dataset {config.dataset.name}, features.epochs={epochs}",
     }
     path, report = workdir / "features.safetensors", workdir / "features.md"
     with atomic_file.replacing(path) as temporary:

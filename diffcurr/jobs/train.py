@@ -32,7 +32,7 @@ UNLOGGED = 1000  # steps after which the loss is read in a run that logs nothing
 def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     """Trains into `workdir` from its newest checkpoint, or from the start. Returns the exit code."""
     experiment = experiment_lib.from_config(config)
-    source = distributed.primary_first(experiment.dataset.open)
+    source = distributed.primary_first(experiment.dataset.opened)
     with Workdir(workdir, experiment.config) as folder, Termination() as termination:
         experiment = experiment.with_clusters(folder.path, Line())
         checkpoints = Checkpoints(folder.path / "checkpoints")

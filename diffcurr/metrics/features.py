@@ -96,15 +96,19 @@ def of_reference(
 def load(path: epath.PathLike) -> Features:
     """The features of a classifier's file, or of the Inception network's (docs/inception.md).
 
+    Args:
+      path: the file, or the name of a data set whose classifier is shipped.
+
     Raises:
       UserError: if there is no such file, or it holds neither.
     """
-    path = epath.Path(path)
+    path, shipped = epath.Path(path), {one.stem: one for one in sorted(SHIPPED.glob("*.safetensors"))}
+    path = path if path.exists() else shipped.get(str(path), path)
     if not path.exists():
-        shipped = ", ".join(sorted(one.stem for one in SHIPPED.glob("*.safetensors")))
         raise UserError(
-            f"{path}: there are no such features (shipped: {shipped}). --job=features trains a classifier of the data "
-            f"set; docs/inception.md says how to bring the Inception network. Name the file as evaluation.features"
+            f"{path}: there are no such features (shipped: {', '.join(shipped)}). --job=features trains a classifier "
+            f"of the data set; docs/inception.md says how to bring the Inception network. Name the file as "
+            f"evaluation.features"
         )
     arrays, facts = _read(path)
     digest = _digest(arrays)

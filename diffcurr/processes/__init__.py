@@ -3,11 +3,11 @@
 from diffcurr import lazy
 from diffcurr.processes.base import Denoised, Losses, Predict, Process
 from diffcurr.processes.ddpm import DDPM
-from diffcurr.processes.density import DENSITIES
+from diffcurr.processes.density import DENSITIES, Density
 from diffcurr.processes.edm import EDM
 from diffcurr.processes.flow import Flow
-from diffcurr.processes.prediction import PREDICTIONS
-from diffcurr.processes.weighting import WEIGHTINGS
+from diffcurr.processes.prediction import PREDICTIONS, Prediction
+from diffcurr.processes.weighting import WEIGHTINGS, NoiseWeighting, Weighting
 
 PROCESSES: dict[str, type[Process]] = {"ddpm": DDPM, "edm": EDM, "flow": Flow}
 """`process.name` in a config -> the class."""
@@ -20,10 +20,14 @@ __all__ = [
     "PROCESSES",
     "WEIGHTINGS",
     "Denoised",
+    "Density",
     "Flow",
     "Losses",
+    "NoiseWeighting",
     "Predict",
+    "Prediction",
     "Process",
+    "Weighting",
 ]
 
 __getattr__ = lazy.modules_of(__name__)

@@ -122,6 +122,8 @@ class Sampler:
           condition: conditions of all samples, NumPy arrays with a leading axis of `number`.
           after_part: called with (samples drawn, number) after each part.
         """
+        if number < 1:
+            raise ValueError(f"number = {number}: give at least 1 sample")
         size = min(number, PART)
         parts = []
         with jax.transfer_guard("allow"):

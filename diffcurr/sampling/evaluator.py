@@ -65,7 +65,7 @@ class Evaluator:
             raise UserError(
                 f"{number} samples to evaluate: give more than the {features.width} features of {features.name}"
             )
-        source = dataset.open()
+        source = dataset.opened()
         images = pipeline.load(source, dataset, sampler.conditioning.of, len(source), seed=0).x
         real = of_reference(features, images, CACHE)
         return cls(

@@ -1,6 +1,7 @@
 """A run would see other examples after a restart or on other machines, or at another scale than the network expects."""
 
 import dataclasses
+from typing import Any
 
 import grain
 import numpy as np
@@ -137,8 +138,33 @@ def test_digits() -> None:
     assert batch.x.shape == (1797, *digits.shape) == (1797, 8, 8, 1)
     assert batch.x.min() == -1.0 and batch.x.max() == 1.0
     np.testing.assert_array_equal(np.unique(batch.condition["label"]), np.arange(10))
-    with pytest.raises(UserError, match="split = 'test'"):
-        datasets.Digits(split="test").open()
+    with pytest.raises(ValueError, match="split = 'test': choose one of train"):
+        datasets.Digits(split="test")
+
+
+def test_the_first_example_is_checked() -> None:
+    """What a data set says of its examples is compared with the first, before training."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Given(datasets.Pictures):
+        shape, num_classes = (4, 4, 1), 2
+        images: Any = None
+
+        def open(self) -> sources.Source:
+            return sources.ArraySource(self.images, np.zeros(len(self.images), np.int32))
+
+    good = np.full((3, 4, 4, 1), 200, np.uint8)
+    assert len(Given(images=good).opened()) == 3
+    for images, message in (
+        (good[:0], "there are no examples"),
+        (good[..., [0, 0, 0]], r"an image has shape \(4, 4, 3\): the data set's shape is \(4, 4, 1\)"),
+        (good / np.float32(255), "pixels lie in 0.78.* 0 to max_value = 255"),
+        (good - np.int32(300), "pixels lie in -100 to -100"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Given(images=images).opened()
+    with pytest.raises(UserError, match="labels 0 to 3: the data set's are 0 to 1"):
+        Class(num_classes=2).of({"label": np.array([0, 3])})
 
 
 @pytest.mark.parametrize(

@@ -150,3 +150,13 @@ def test_cifar10_through_the_real_builder(tmp_path: pathlib.Path, monkeypatch: p
         assert by_label[source[index]["image"].tobytes()] == source[index]["label"]
     batch = pipeline.make_dataset(source, cifar10, Nothing().of, batch_size=10, seed=0)[0]
     assert batch.x.shape == (10, 32, 32, 3)
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    source, known = DATASETS["digits"]().open(), load_digits()
+    assert len(source) == len(known.images) == 1797
+    np.testing.assert_array_equal([source[i]["image"][..., 0] for i in range(1797)], known.images)
+    np.testing.assert_array_equal([source[i]["label"] for i in range(1797)], known.target)
+    assert source[0]["image"].dtype == np.uint8
