@@ -7,23 +7,40 @@ x0, SNR / (SNR + 1) w for v.
 
 import abc
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffcurr.processes.prediction import Level
+from diffcurr.processes.prediction import Level, Prediction
 
-if TYPE_CHECKING:
-    from diffcurr.processes.base import Process
+
+@runtime_checkable
+class Process(Protocol):
+    """What weightings know of a process (`processes.base.Process`)."""
+
+    @property
+    def prediction(self) -> Prediction: ...
+
+    @property
+    def num_levels(self) -> int: ...
+
+    @property
+    def level_midpoints(self) -> Float[np.ndarray, " level"]: ...
+
+    def path_time(self, q: Any) -> Any: ...
+
+    def path_share(self, time: Any) -> Any: ...
+
+    def alpha_sigma(self, time: Any) -> tuple[Any, Any]: ...
 
 
 class Weighting(abc.ABC):
     """The factor of each example's squared error."""
 
     @abc.abstractmethod
-    def __call__(self, process: "Process", time: Float[Array, " batch"], level: Level) -> Float[Array, " batch"]:
+    def __call__(self, process: Process, time: Float[Array, " batch"], level: Level) -> Float[Array, " batch"]:
         """
         Args:
           process: whose prediction is trained.
@@ -31,7 +48,7 @@ class Weighting(abc.ABC):
           level: the noise levels at those times.
         """
 
-    def check(self, process: "Process") -> None:
+    def check(self, process: Process) -> None:
         """Raises ValueError if the weighting does not fit a process."""
         del process
 
@@ -40,7 +57,7 @@ class Weighting(abc.ABC):
 class Constant(Weighting):
     """1: the plain error of the prediction."""
 
-    def __call__(self, process: "Process", time: Array, level: Level) -> Float[Array, " batch"]:
+    def __call__(self, process: Process, time: Array, level: Level) -> Float[Array, " batch"]:
         return jnp.ones_like(level.sigma)
 
 
@@ -48,7 +65,7 @@ class Constant(Weighting):
 class NetworkError(Weighting):
     """The weight with which the network's own output has weight 1: EDM's (Karras et al. 2022, table 1)."""
 
-    def __call__(self, process: "Process", time: Array, level: Level) -> Float[Array, " batch"]:
+    def __call__(self, process: Process, time: Array, level: Level) -> Float[Array, " batch"]:
         return process.prediction.output_factor(level)
 
 
@@ -59,7 +76,7 @@ class NoiseWeighting(Weighting):
     def of_snr(self, snr: Float[Array, " batch"]) -> Float[Array, " batch"]:
         """The weight at alpha^2 / sigma^2."""
 
-    def __call__(self, process: "Process", time: Array, level: Level) -> Float[Array, " batch"]:
+    def __call__(self, process: Process, time: Array, level: Level) -> Float[Array, " batch"]:
         return process.prediction.noise_factor(level) * self.of_snr(jnp.square(level.alpha / level.sigma))
 
 
@@ -136,11 +153,11 @@ class Speed(Weighting):
         if not 0.5 < self.limit <= 1:
             raise ValueError(f"limit = {self.limit}: must lie in (0.5, 1]")
 
-    def check(self, process: "Process") -> None:
+    def check(self, process: Process) -> None:
         if not 0 < self.tau < process.num_levels:
             raise ValueError(f"weighting.tau = {self.tau}: a level between 0 and {process.num_levels}")
 
-    def table(self, process: "Process") -> Float[np.ndarray, " level"]:
+    def table(self, process: Process) -> Float[np.ndarray, " level"]:
         """The weight at each of the process's levels."""
         _, sigma = process.alpha_sigma(process.path_time(process.level_midpoints))
         slope = np.gradient(np.square(sigma))[: self.tau]
@@ -148,7 +165,7 @@ class Speed(Weighting):
         scaled = low + (high - low) * (slope - slope.min()) / (slope.max() - slope.min())
         return np.append(scaled, np.ones(process.num_levels - self.tau))
 
-    def __call__(self, process: "Process", time: Array, level: Level) -> Float[Array, " batch"]:
+    def __call__(self, process: Process, time: Array, level: Level) -> Float[Array, " batch"]:
         index = jnp.floor(process.path_share(time) * process.num_levels).astype(jnp.int32)
         return jnp.asarray(self.table(process), jnp.float32)[index]
 
