@@ -188,6 +188,7 @@ def _check_type(key: str, value: Any, before: Any) -> None:
 
 
 AT_LEAST: dict[str, int] = {
+    "seed": 0,
     "steps": 1,
     "batch_size": 1,
     "microbatches": 1,
@@ -215,6 +216,8 @@ def check_numbers(config: ConfigDict) -> None:
         value = (config[section] if section else config)[name]
         if value < least:
             raise UserError(f"{key} = {value}: must be at least {least}" + (" (0 for never)" if "every" in key else ""))
+    if config.seed >= 2**32:
+        raise UserError(f"seed = {config.seed}: must be below 2^32, which is all that JAX tells apart")
     if not 0.0 <= config.ema.decay < 1.0:
         raise UserError(f"ema.decay = {config.ema.decay}: must lie in [0, 1)")
     if config.dtype not in ("float32", "bfloat16"):

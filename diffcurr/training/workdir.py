@@ -35,6 +35,20 @@ def check_config(workdir: epath.Path, config: ConfigDict) -> None:
         )
 
 
+def check_path(workdir: epath.Path) -> None:
+    """
+    Raises:
+      UserError: if the absolute path has a character that the checkpoint library reads as a pattern.
+    """
+    absolute = os.fspath(workdir) if "://" in os.fspath(workdir) else os.path.abspath(workdir)
+    found = sorted(set(absolute) & set("[]*?"))
+    if found:
+        raise UserError(
+            f"workdir {absolute}: its path has {' and '.join(found)}, with which no checkpoint could be read again; "
+            f"choose another with --workdir"
+        )
+
+
 def cannot_be_written(workdir: epath.Path, error: Exception) -> UserError:
     """The error of a folder that cannot be written, to be raised."""
     return UserError(f"workdir {workdir} cannot be written ({error}): choose another with --workdir")
@@ -43,8 +57,7 @@ def cannot_be_written(workdir: epath.Path, error: Exception) -> UserError:
 class Workdir:
     """A context in which this process owns the folder; the claim ends with the process, however that ends.
 
-    On the first process of a run alone; the others share its fate. Folders on an object store (gs://) have no locks:
-    there the claim is not made.
+    Process 0 claims it for all. Folders on an object store (gs://) have no locks: there the claim is not made.
     """
 
     def __init__(self, path: epath.PathLike, config: ConfigDict):
@@ -53,6 +66,7 @@ class Workdir:
         self._lock: TextIO | None = None
 
     def __enter__(self) -> "Workdir":
+        check_path(self.path)
         if jax.process_index() != 0:
             return self
         try:

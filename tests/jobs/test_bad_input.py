@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import signal
 import subprocess
 import time
@@ -32,6 +33,8 @@ BAD_VALUES = {
         {"curriculum__clustering__at": (0, 0.2, 0.5, 1)},
         "config key 'curriculum.clustering.at' is unknown: .*; curriculum.clustering.name = 'edges' has it",
     ),
+    "a negative seed": ({"seed": -1}, "seed = -1: must be at least 0"),
+    "a large seed": ({"seed": 2**32}, "seed = 4294967296: must be below 2\\^32"),
     "patience": ({"curriculum__patience": 0}, "curriculum: patience = 0: give a number of steps of at least 1"),
     "order": ({"curriculum__order": "up"}, "curriculum: order = 'up': choose one of easy_to_hard"),
     "clustering": (
@@ -175,6 +178,16 @@ def test_workdir_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"workdir .*file/run cannot be written .* choose another with --workdir"):
         train.run(tiny.config(), tmp_path / "file" / "run")
+
+
+def test_a_workdir_that_could_not_be_read_again(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint library takes these characters for a pattern, in the folders above the workdir too."""
+    (tmp_path / "a[1]").mkdir()
+    monkeypatch.chdir(tmp_path / "a[1]")
+    for workdir, found in (("run", "[ and ]"), (tmp_path / "what?", "?"), (tmp_path / "all*", "*")):
+        with pytest.raises(UserError, match=f"its path has {re.escape(found)}, with which no checkpoint .* --workdir"):
+            train.run(tiny.config(), workdir)
+    assert not list((tmp_path / "a[1]").iterdir())
 
 
 def fails(process: "subprocess.Popen[str]") -> str:
