@@ -25,7 +25,7 @@ FROM_SPEC = ("shape", "condition", "learn_variance", "dtype", "rngs")
 """What a network's `from_spec` is given beside its settings."""
 
 
-OWN_PART = "; your own parts are known once the file that registers them is loaded (--config=FILE, config.load(FILE))"
+OWN_PART = "; your own parts are known once the file that registers them is loaded (diffcurr.config.load)"
 
 
 class Several(dict[str, Any]):

@@ -75,7 +75,7 @@ BAD_VALUES = {
         {"dataset__name": "imagenet256_latents", "sampling__clip": 0.0},
         "dataset.data_dir is missing: give the folder or zip of your latents",
     ),
-    "split": ({"dataset__split": "test"}, "dataset.split = 'test': digits has one split, 'train'"),
+    "split": ({"dataset__split": "test"}, "dataset: split = 'test': choose one of train"),
     "schedule": ({"process__schedule": "square"}, "process: schedule = 'square': choose one of linear, cosine"),
     "solver": (
         {"sampling__solver": "euler"},

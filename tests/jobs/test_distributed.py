@@ -143,7 +143,7 @@ def test_a_coordinator_that_is_not_there(tmp_path: pathlib.Path) -> None:
     [
         (("host:1", None, 0), "--num_processes missing: --coordinator, --num_processes and --process_id go together"),
         (("host", 2, 0), "--coordinator=host: give host:port"),
-        (("auto", 2, None), "--coordinator=auto finds the number of processes by itself: leave the other flags away"),
+        (("auto", 2, None), "--coordinator=auto finds the number of processes by itself: leave out the other flags"),
         (("host:1", 2, 2), r"--process_id=2: must lie in 0..1 \(--num_processes\)"),
     ],
 )
