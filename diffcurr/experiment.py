@@ -64,12 +64,14 @@ parts.TABLES.update(
 class Experiment:
     """The parts that a config names. Made by `from_config`; holds no array of parameters.
 
-    `edges` are None where they follow from a curve that has yet to be measured (`with_clusters`).
+    `shape` is that of one x. `edges` are None where they follow from a curve that has yet to be measured
+    (`with_clusters`).
     """
 
     config: ConfigDict
     dataset: Dataset
     codec: Codec
+    shape: tuple[int, ...]
     process: Process
     conditioning: Conditioning
     make_network: Callable[[nnx.Rngs], nnx.Module]
@@ -84,11 +86,6 @@ class Experiment:
     mesh: Mesh
 
     ################################################################# training
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one x."""
-        return self.dataset.shape if self.dataset.is_latent else self.codec.latent_shape(self.dataset.shape)
 
     @property
     def encoder(self) -> Codec | None:
@@ -281,6 +278,7 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
         config=config,
         dataset=dataset,
         codec=codec,
+        shape=shape,
         process=process,
         conditioning=conditioning,
         make_network=lambda rngs: network.from_spec(

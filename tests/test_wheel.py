@@ -13,20 +13,11 @@ import tomllib
 import zipfile
 
 import pytest
+import tiny
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).parents[1]
-TINY = [
-    "--config.network.hidden_size=8",
-    "--config.network.depth=1",
-    "--config.network.num_heads=1",
-    "--config.network.patch_size=4",
-    "--config.batch_size=16",
-    "--config.curriculum.clusters=5",
-    "--config.sampling.steps=3",
-    "--config.sampling.samples=10",
-]
 # With PYTHONPATH the fresh environment could find the checkout; XLA_FLAGS would force eight devices.
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS" and not key.startswith("PYTHON")}
 
@@ -130,7 +121,7 @@ def test_digits_train_without_tensorflow(environment: pathlib.Path, tmp_path: pa
     assert absent == "[None, None]", absent
 
     workdir = tmp_path / "run"
-    flags = ["--config=digits", f"--workdir={workdir}", *TINY]
+    flags = ["--config=digits", f"--workdir={workdir}", *tiny.FLAGS]
     intervals = ["--config.log_every=2", "--config.sample_every=4", "--config.analysis.samples=20"]
     done = run(environment / "bin" / "diffcurr", *flags, *intervals, "--config.steps=4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

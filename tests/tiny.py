@@ -23,6 +23,18 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "song_unet": {"model_channels": 8, "channel_mult": (1,), "num_blocks": 1, "attn_resolutions": (), "dropout": 0.1},
 }
 
+# The same size of network and run, as flags of a command.
+FLAGS = [
+    "--config.network.hidden_size=8",
+    "--config.network.depth=1",
+    "--config.network.num_heads=1",
+    "--config.network.patch_size=4",
+    "--config.batch_size=16",
+    "--config.curriculum.clusters=5",
+    "--config.sampling.steps=3",
+    "--config.sampling.samples=10",
+]
+
 
 def config(process: str = "ddpm", network: str = "dit", **overrides: Any) -> ConfigDict:
     """Digits with a network of width 8; overrides are dotted keys with `__` for the dot."""

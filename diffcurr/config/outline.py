@@ -1,7 +1,7 @@
 """Every key of a config with its default, and what a config becomes from it."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -83,8 +83,16 @@ def outline() -> ConfigDict:
 
 def sections(config: Mapping[str, Any]) -> list[str]:
     """The sections of a config that hold parts, as `config[section]` takes them."""
-    found = [f"{key}" for key, value in config.items() if isinstance(value, Mapping) and "name" in value]
+    found = [key for key, value in config.items() if isinstance(value, Mapping) and "name" in value]
     return [*found, "curriculum.clustering", "sampling.solver", "evaluation.metrics"]
+
+
+def replace_sections(plain: dict[str, Any], function: Callable[[str, Any], Any]) -> None:
+    """Puts function(section, value) in the place of each section of a config that holds parts."""
+    for section in sections(OUTLINE):
+        *outer, key = section.split(".")
+        holder = plain[outer[0]] if outer else plain
+        holder[key] = function(section, holder[key])
 
 
 def complete(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:
@@ -95,10 +103,7 @@ def complete(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:
     """
     plain = config.to_dict() if isinstance(config, ConfigDict) else copy.deepcopy(dict(config))
     _check_outline(plain, OUTLINE)
-    for section in sections(OUTLINE):
-        *outer, key = section.split(".")
-        holder = plain[outer[0]] if outer else plain
-        holder[key] = parts.complete(section, holder[key])
+    replace_sections(plain, parts.complete)
     return ConfigDict(plain).lock()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from diffcurr import parts
-from diffcurr.config.outline import OUTLINE, complete, needs_curve, own_keys, sections
+from diffcurr.config.outline import OUTLINE, complete, needs_curve, own_keys, replace_sections
 from diffcurr.config.plain import flatten, to_json, unflatten, without
 from diffcurr.config.renamed import RENAMED
 
@@ -49,10 +49,7 @@ def upgrade(old: Mapping[str, Any]) -> ConfigDict:
     metrics = unflatten(flatten(old)).get("evaluation", {}).get("metrics")
     if metrics is not None:  # those and no others
         nested["evaluation"] = nested["evaluation"] | {"metrics": metrics}
-    for section in sections(OUTLINE):
-        *outer, key = section.split(".")
-        holder = nested[outer[0]] if outer else nested
-        holder[key] = _known(section, holder[key])
+    replace_sections(nested, _known)
     return complete({key: value for key, value in nested.items() if key in OUTLINE})
 
 

@@ -80,7 +80,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         "shape": json.dumps([side, channels, dataset.num_classes]),
         "trained_on": f"{len(train_source)} images, {epochs} epochs, seed {config.seed}",
         "test_accuracy": f"{accuracy:.4f} on {len(test_source)} images",
-        "command": f"--job=features, dataset {config.dataset.name}, features.epochs={epochs}",
+        "command": f"--job=features --config.dataset.name={config.dataset.name} --config.features.epochs={epochs}",
     }
     path, report = workdir / "features.safetensors", workdir / "features.md"
     with atomic_file.replacing(path) as temporary:

@@ -5,19 +5,13 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = [
     "--config=configs/digits.py:ddpm",
-    "--config.network.hidden_size=8",
-    "--config.network.depth=1",
-    "--config.network.num_heads=1",
-    "--config.network.patch_size=4",
-    "--config.batch_size=16",
-    "--config.curriculum.clusters=5",
+    *tiny.FLAGS,
     "--config.curriculum.patience=20",
-    "--config.sampling.steps=3",
-    "--config.sampling.samples=10",
     "--config.sample_every=0",
 ]
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -13,18 +13,12 @@ import zipfile
 
 import numpy as np
 import pytest
+import tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
 FLAGS = [
-    "--config.network.hidden_size=8",
-    "--config.network.depth=1",
-    "--config.network.num_heads=1",
-    "--config.network.patch_size=4",
-    "--config.batch_size=16",
-    "--config.curriculum.clusters=5",
+    *tiny.FLAGS,
     "--config.curriculum.patience=2",
-    "--config.sampling.steps=3",
-    "--config.sampling.samples=10",
     "--config.sample_every=0",
     "--config.log_every=5",
     "--config.analysis.samples=64",
