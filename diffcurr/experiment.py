@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from diffcurr import config as config_lib
 from diffcurr import parts
+from diffcurr.batch import Batch
 from diffcurr.codecs import CODECS, Codec, Identity
 from diffcurr.conditioning import CONDITIONINGS, Conditioning, Field
 from diffcurr.curriculum import CLUSTERINGS, RULES
@@ -37,9 +38,9 @@ from diffcurr.sampling.evaluator import Evaluator
 from diffcurr.sampling.solvers import SOLVERS, Solver
 from diffcurr.training import augmentation, sharding
 from diffcurr.training.optimizer import OPTIMIZERS
-from diffcurr.training.randomness import stream_key
+from diffcurr.training.randomness import step_key, stream_key
 from diffcurr.training.state import TrainState, init_state, split_network
-from diffcurr.training.step import CompiledStep, StepConfig, compile_step
+from diffcurr.training.step import CompiledStep, StepConfig, abstract_state, compile_step
 
 parts.TABLES.update(
     {
@@ -130,6 +131,11 @@ class Experiment:
         """The train step for this config's mesh; compiled at its first call."""
         return compile_step(self.step_config, self.abstract_network[1], self.mesh)
 
+    @functools.cached_property
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state."""
+        return abstract_state(self.optimizer, self.rule, self.abstract_network[1], self.mesh)
+
     def init_state(self) -> TrainState:
         """The state before the first step, made where it will live; a function of the seed alone."""
 
@@ -137,17 +143,22 @@ class Experiment:
             network = self.make_network(nnx.Rngs(stream_key(self.config.seed, "parameters")))
             return init_state(split_network(network)[1], self.optimizer, self.rule)
 
-        shardings = jax.tree.map(lambda x: x.sharding, self.compiled.abstract_state)
+        shardings = jax.tree.map(lambda x: x.sharding, self.abstract_state)
         # It runs once, and on a CPU it takes longer to compile well than to run.
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
         options = {"xla_backend_optimization_level": 1} if on_cpu else {}
         return jax.jit(init, out_shardings=shardings, compiler_options=options)()
 
-    def with_clusters(self, workdir: epath.Path, line: Line) -> "Experiment":
+    def with_clusters(self, workdir: epath.Path, line: Line, saved: Sequence[float] | None = None) -> "Experiment":
         """The experiment with its clusters known; the curve they may follow from is measured unless the workdir has it.
 
         Process 0 measures, and the others take its edges, so that all train on the same ones.
+
+        Args:
+          saved: the edges that a checkpoint was trained with, which stay in force whatever the curve says by now.
         """
+        if saved is not None:
+            return dataclasses.replace(self, edges=np.asarray(saved, np.float64))
         if self.edges is not None:
             return self
         number = self.config.curriculum.clusters
@@ -158,6 +169,7 @@ class Experiment:
                 line.say("measuring the relative entropy from which the clusters follow (once; kept in the workdir)")
                 data, countdown = curve.load_data(self, line.say), functools.partial(Countdown, line)
                 arrays = curve.measure(self, data, countdown)._asdict()
+                workdir.mkdir(parents=True, exist_ok=True)
                 curve.save(workdir, self, arrays)
             edges = self.clustering.edges(number, self.log_snr, arrays["value"])
         if jax.process_count() > 1:
@@ -168,6 +180,13 @@ class Experiment:
     def log_snr(self) -> Float[np.ndarray, " level"]:
         """log-SNR at the process's equally likely noise levels."""
         return self.process.log_snr(self.process.level_midpoints)
+
+    def as_trained(self, batch: Batch) -> Float[np.ndarray, "n height width channel"]:
+        """The examples of a batch as the first step sees them, augmented; latents decoded."""
+        x = jnp.asarray(batch.x)
+        if self.dataset.augment:
+            x, _ = augmentation.augment(step_key(self.config.seed, "augmentation", 0, 0), x, self.dataset.augment)
+        return np.asarray(self.codec.decode(x) if self.dataset.is_latent else x)
 
     ################################################################## samples
 
@@ -183,13 +202,12 @@ class Experiment:
             shape=self.shape,
             settings=self.sampling,
             mesh=self.mesh,
-            param_shardings=jax.tree.map(lambda x: x.sharding, self.compiled.abstract_state.ema),
+            param_shardings=jax.tree.map(lambda x: x.sharding, self.abstract_state.ema),
         )
 
-    @property
-    def sample_key(self) -> jax.Array:
-        """The key of this seed's samples."""
-        return stream_key(self.config.seed, "samples")
+    def sample_key(self, seed: int | None = None) -> jax.Array:
+        """The key of a seed's samples; of the config's if None."""
+        return stream_key(self.config.seed if seed is None else seed, "samples")
 
     def find_features(self) -> Features:
         """The features that the config names by their file, or the shipped ones of its data set.
@@ -198,7 +216,8 @@ class Experiment:
           UserError: if there are none, or they are for other images.
         """
         settings = self.config.evaluation
-        found = features.load(settings.features or self.config.dataset.name)
+        path = epath.Path(settings.features).expanduser() if settings.features else self.config.dataset.name
+        found = features.load(path)
         side, _, channels = self.dataset.shape
         with concerning("evaluation.features"):
             found.check(side, channels)
@@ -212,7 +231,7 @@ class Experiment:
         """
         found, seed = self.find_features(), self.config.seed
         return Evaluator.of(
-            self.sampler, self.dataset, found, self.metrics, number=number, seed=seed, key=self.sample_key
+            self.sampler, self.dataset, found, self.metrics, number=number, seed=seed, key=self.sample_key()
         )
 
 
@@ -226,10 +245,11 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
       UserError: one line that names the value and the remedy.
     """
     config = config_lib.complete(config)
-    config_lib.check_numbers(config)
+    config_lib.check_keys(config)
     with concerning("analysis.convergence"):
-        convergence.check_settings(**config.analysis.convergence)
+        convergence.check_steps(config.analysis.convergence.steps, config.analysis.convergence.evaluate_every)
     dataset = parts.build("dataset", config.dataset)
+    config = config_lib.changed(config, {"dataset": dataset.found})
     codec = parts.build("codec", config.codec)
     process = parts.build("process", config.process)
     conditioning = parts.build("conditioning", config.conditioning, num_classes=dataset.num_classes)
@@ -255,7 +275,8 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
     if config.batch_size % unit:
         raise UserError(
             f"batch_size = {config.batch_size}: must be divisible by {unit}, the {shards} devices that share the batch "
-            f"times microbatches = {config.microbatches}; the next such size is {-(-config.batch_size // unit) * unit}"
+            f"times microbatches = {config.microbatches}; the next such size is {-(-config.batch_size // unit) * unit} "
+            f"(a run that is continued keeps its own, and needs a number of devices that divides it)"
         )
 
     solver = parts.build("sampling.solver", config.sampling.solver)

@@ -4,9 +4,10 @@ python -m diffcurr.main --config=configs/digits.py [--job=train] [--workdir=...]
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -21,8 +22,21 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: h
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of several processes, announced by flags: how many.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of several processes, announced by flags: which one, from 0.")
 _CONNECT_TIMEOUT = flags.DEFINE_integer("connect_timeout", 60, "Seconds to wait for all processes to be there.")
-_SHARD = flags.DEFINE_string("shard", None, "With --job=compare: this machine's part of the runs, such as 0/2.")
-_TOPOLOGY = flags.DEFINE_string("topology", None, "With --job=plan: the chips to plan for, such as v5e:16x16.")
+# Flags that go with one job, which takes their values as arguments of these names.
+_OF_JOB: dict[str, dict[str, flags.FlagHolder[Any]]] = {
+    "train": {
+        "allow_change": flags.DEFINE_multi_string(
+            "allow_change", [], "A key of the config that may differ from the one that the workdir was made with."
+        )
+    },
+    "sample": {
+        "classes": flags.DEFINE_multi_integer("class", None, "A class to draw; given several times, they take turns."),
+        "seed": flags.DEFINE_integer("seed", None, "Seed of the samples; the config's if not given."),
+        "out": flags.DEFINE_string("out", None, "Folder for the samples; the workdir if not given."),
+    },
+    "compare": {"shard": flags.DEFINE_string("shard", None, "This machine's part of the runs, such as 0/2.")},
+    "plan": {"topology": flags.DEFINE_string("topology", None, "The chips to plan for, such as v5e:16x16.")},
+}
 
 HELP = "A config file or the name of a packaged config, with :VARIANT behind it; --config.KEY=VALUE overrides a value."
 
@@ -30,33 +44,50 @@ HELP = "A config file or the name of a packaged config, with :VARIANT behind it;
 def main(argv: Sequence[str]) -> int:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # libraries report every file they touch
+        logging.get_absl_logger().addFilter(_is_news)
     if len(argv) > 1:
         raise UserError(f"argument {argv[1]!r} is not a flag: settings are given as --config.key=value")
-    if _TOPOLOGY.value and _JOB.value != "plan":
-        raise UserError(f"--topology={_TOPOLOGY.value}: goes with --job=plan")
-    if _SHARD.value and _JOB.value != "compare":
-        raise UserError(f"--shard={_SHARD.value}: goes with --job=compare")
-    arguments: dict[str, Any] = {}
-    if _JOB.value == "compare":
-        arguments["shard"] = _SHARD.value
-    if _JOB.value == "plan":
-        arguments["topology"] = _TOPOLOGY.value
-    else:
+    for job, own in _OF_JOB.items():
+        for flag in own.values():
+            if flag.present and job != _JOB.value:
+                raise UserError(f"--{flag.name}={flag.value}: goes with --job={job}")
+    arguments = {name: flag.value for name, flag in _OF_JOB.get(_JOB.value, {}).items()}
+    workdir = os.path.expanduser(_WORKDIR.value)
+    job = jobs.find(_JOB.value)
+    if _JOB.value != "plan":
         from diffcurr.training import distributed  # here and below only now: they import JAX, which takes seconds
 
         distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _CONNECT_TIMEOUT.value)
+        distributed.require_devices()
         if _JOB.value != "train":
             distributed.require_one_process(f"--job={_JOB.value}")
-    return jobs.start(_JOB.value, flags.FLAGS["config"].value, _WORKDIR.value, **arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is something to clean up
+    return job.run(flags.FLAGS["config"].value, workdir, **arguments)
+
+
+def _is_news(record: Any) -> bool:
+    """Whether a line of a library's log is more than the stack of an error that it raises too, as Orbax's are."""
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 def cli() -> None:
     """Runs `main`; an error that is the user's to mend is one line and exit code 2."""
+    # While modules are imported, an exception would come out of the middle of one of them.
+    signal.signal(signal.SIGINT, lambda number, frame: _interrupted())
     try:
         app.run(main, flags_parser=_parse_flags)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        _interrupted()
+
+
+def _interrupted() -> NoReturn:
+    """One line, and out, whatever threads are doing."""
+    sys.stdout.flush()
+    os.write(2, b"interrupted\n")
+    os._exit(128 + signal.SIGINT)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
 
+from diffcurr import ranges
 from diffcurr.errors import UserError, concerning
 
 Settings: TypeAlias = Mapping[str, Any] | ConfigDict  # which is no Mapping
@@ -39,7 +40,7 @@ def choose(section: str, name: object) -> Any:
       UserError: if there is none; the message lists those that there are.
     """
     table = TABLES[section]
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         key = section if isinstance(table, Several) else f"{section}.name"
         raise UserError(f"{key} = {name!r}: choose one of {', '.join(table)}{OWN_PART}")
     return table[name]
@@ -64,6 +65,12 @@ def settings_of(part: Any) -> dict[str, Any]:
     return {name: one.default for name, one in found.items() if name not in derived}
 
 
+def kinds_of(part: Any) -> dict[str, Any]:
+    """Setting -> its annotation, which says what it may be (`diffcurr.ranges`)."""
+    from_spec = ranges.kinds_of(part.from_spec) if hasattr(part, "from_spec") else {}
+    return from_spec | ranges.kinds_of(part)
+
+
 def shared_settings(section: str, one: str, other: str) -> set[str]:
     """The settings that two parts have from a common base class, without the parts inside them."""
     bases = set(choose(section, one).__mro__) & set(choose(section, other).__mro__)
@@ -80,9 +87,10 @@ def complete(section: str, given: Any) -> dict[str, Any]:
     Raises:
       UserError: if there is no part of that name.
     """
-    settings = {"name": given} if isinstance(given, str) else dict(given)
+    settings = {"name": given} if isinstance(given, str) else _section(section, given)
     if isinstance(TABLES[section], Several):
-        return {name: _filled(section, choose(section, name), one) for name, one in settings.items()}
+        several = {name: _section(f"{section}.{name}", one) for name, one in settings.items()}
+        return {name: _filled(section, choose(section, name), one) for name, one in several.items()}
     if "name" not in settings:
         raise UserError(f"config key '{section}.name' is missing: choose one of {', '.join(TABLES[section])}")
     return _filled(section, choose(section, settings["name"]), settings)
@@ -94,11 +102,17 @@ def _filled(section: str, part: Any, settings: Any) -> dict[str, Any]:
         inner = f"{section}.{key}"
         if inner in TABLES:
             inside = filled.get(key, {})
-            named = isinstance(inside, str) or "name" in inside
-            filled[key] = complete(inner, inside if named else section_of(inner, default) | dict(inside))
+            inside = {"name": inside} if isinstance(inside, str) else _section(inner, inside)
+            filled[key] = complete(inner, inside if "name" in inside else section_of(inner, default) | inside)
         elif key not in filled and default is not inspect.Parameter.empty:
             filled[key] = default
     return filled
+
+
+def _section(key: str, given: Any) -> dict[str, Any]:
+    if not isinstance(given, Mapping | ConfigDict):
+        raise UserError(f"config key {key!r} = {ranges.shown(given)}: must be a section")
+    return dict(given)
 
 
 def section_of(section: str, part: Any) -> dict[str, Any]:
@@ -138,10 +152,10 @@ def build_several(section: str, given: Settings, **derived: Any) -> dict[str, An
 
 
 def check(section: str, part: Any, arguments: Settings) -> dict[str, Any]:
-    """Arguments whose names are those of the part's settings, with the parts inside it built.
+    """Arguments that the part's settings may be, with the parts inside it built.
 
     Raises:
-      UserError: for a name that there is not.
+      UserError: for a name that there is not, or a value that the setting may not have.
     """
     known = settings_of(part)
     for key in arguments:
@@ -150,6 +164,8 @@ def check(section: str, part: Any, arguments: Settings) -> dict[str, Any]:
         if key not in known:
             raise UserError(f"config key '{section}.{key}' is unknown{closest(key, known)}{_owners(section, key)}")
     inner = {key: f"{section}.{key}" for key in arguments if f"{section}.{key}" in TABLES}
+    with concerning(section):
+        ranges.check(kinds_of(part), {key: value for key, value in arguments.items() if key not in inner})
     return {key: build(inner[key], value) if key in inner else value for key, value in arguments.items()}
 
 

@@ -21,7 +21,6 @@ from diffcurr.experiment import Experiment
 from diffcurr.metrics.evaluation import Measured
 from diffcurr.reporting.progress import Line
 from diffcurr.training.checkpoint import Checkpoints
-from diffcurr.training.randomness import stream_key
 from diffcurr.training.state import TrainState
 from diffcurr.training.workdir import check_config, read_config
 
@@ -84,7 +83,7 @@ class Run:
         sampler = self.experiment.sampler
         if settings != sampler.settings:
             sampler = dataclasses.replace(sampler, settings=settings)
-        key = stream_key(self.config.seed if seed is None else seed, "samples")
+        key = self.experiment.sample_key(seed)
         return sampler.draw(self.params, key, self.experiment.conditioning.chosen(number, classes), number)
 
     def denoise(
@@ -161,10 +160,9 @@ def open_run(
     found = None
     if (workdir / "checkpoints").exists():
         check_config(workdir, experiment.config)
-        experiment = experiment.with_clusters(workdir, Line())
         checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-        found = checkpoints.restore(experiment.compiled.abstract_state)
+        found = checkpoints.restore(experiment.abstract_state)
         checkpoints.close()
     if found is None:
         raise UserError(f"workdir {workdir} holds no checkpoint: train first, or name another with --workdir")
-    return Run(experiment, found[0], ema)
+    return Run(experiment.with_clusters(workdir, Line(), saved=found.progress.get("edges")), found.state, ema)

@@ -6,53 +6,10 @@ import re
 from typing import Any
 
 from diffcurr import config as config_lib
-from diffcurr import experiment, parts
+from diffcurr import experiment, parts, ranges
 
 del experiment  # imported for the tables that it fills in
 PAGE = pathlib.Path(__file__).with_suffix(".md")
-
-# The keys that belong to no part.
-KEYS = {
-    "seed": "the run's seed; all randomness follows from it",
-    "steps": "optimizer steps in all",
-    "batch_size": "examples in a step, over all devices and processes",
-    "microbatches": "parts of a batch whose gradients are computed one after another, to save memory",
-    "dtype": "compute dtype, `float32` or `bfloat16`; parameters are float32",
-    "curriculum.clusters": "number of clusters N of noise levels",
-    "curriculum.stratified": "draw one noise level from each of as many equal shares as there are examples",
-    "ema.decay": "decay of the parameters' average, per step",
-    "ema.rampup": "EDM's ramp-up: the average's half-life is at most this share of the steps so far; 0 for none",
-    "mesh.data": "devices along the axis that only splits the batch; -1 takes what the others leave",
-    "mesh.fsdp": "devices along the axis that splits batch and parameters",
-    "mesh.tensor": "devices along the axis that splits layers",
-    "sampling.samples": "samples that `--job=sample` draws, and that are drawn during training",
-    "sampling.steps": "network evaluations of a sampler (with `heun` two a step, but at the last)",
-    "sampling.last_step": "length of the last step in native time, where the process lets it be chosen; 0: its own",
-    "sampling.guidance": "scale of classifier-free guidance; 1 is none",
-    "sampling.guidance_interval": "the quantiles u between which samples are guided",
-    "sampling.guidance_channels": "so many first channels are guided; 0 for all",
-    "sampling.clip": "limit of the estimate of x0; 0 for none, as for latents",
-    "analysis.images": "images whose relative entropy is measured, at most",
-    "analysis.samples": "samples of that measurement",
-    "analysis.convergence.intervals": "networks that are trained, each on its own range of noise levels",
-    "analysis.convergence.seeds": "seeds of each",
-    "analysis.convergence.steps": "optimizer steps of each",
-    "analysis.convergence.batch_size": "examples in a step of each",
-    "analysis.convergence.evaluate_every": "steps between evaluations of their losses",
-    "analysis.convergence.share": "the share of the whole improvement, the steps to which are reported",
-    "features.epochs": "passes over the data when `--job=features` trains a classifier",
-    "evaluation.samples": "samples that `--job=evaluate` compares with the data",
-    "evaluation.training_samples": "samples of each evaluation during training",
-    "evaluation.features": "file of a classifier's or Inception's weights; if empty, the data set's shipped one",
-    "compare.baseline": "the arm that the others are compared with",
-    "compare.candidates": "arms from which the report's verdict is; all but the baseline if empty",
-    "compare.seeds": "seeds of each arm",
-    "compare.arms": "arms: {name: what of the config is different there}",
-    "log_every": "steps between rows of `metrics.jsonl`; 0 for never",
-    "checkpoint_every": "steps between checkpoints; 0 for the last alone",
-    "sample_every": "steps between grids of samples; 0 for never",
-    "evaluate_every": "steps between evaluations, into `evaluations.jsonl`; 0 for never",
-}
 
 
 def main() -> None:
@@ -61,7 +18,6 @@ def main() -> None:
 
 def page() -> str:
     """The whole page."""
-    defaults = config_lib.flatten(config_lib.outline().to_dict())
     lines = [
         "# Configuration",
         "",
@@ -73,11 +29,11 @@ def page() -> str:
         "",
         "## Keys that belong to no part",
         "",
-        "| key | default | meaning |",
-        "|---|---|---|",
+        "| key | default | may be | meaning |",
+        "|---|---|---|---|",
     ]
-    for key, meaning in KEYS.items():
-        lines.append(f"| `{key}` | {_value(defaults.get(key, {}))} | {meaning} |")
+    for key, one in config_lib.KEYS.items():
+        lines.append(f"| `{key}` | {_value(one.default)} | {ranges.describe(one.kind)} | {one.meaning} |")
     for section, table in parts.TABLES.items():
         lines += ["", f"## {section}", ""]
         settings = {name: _rows(section, part) for name, part in table.items()}
@@ -114,19 +70,19 @@ def descriptions(part: Any) -> dict[str, str]:
 
 def _rows(section: str, part: Any) -> list[str]:
     """A row for each setting of a part."""
-    described, rows = descriptions(part), []
+    described, kinds, rows = descriptions(part), parts.kinds_of(part), []
     for key, default in parts.settings_of(part).items():
         inner = f"{section}.{key}"
         if inner in parts.TABLES:
             name = parts.section_of(inner, default)["name"]
-            rows.append(f"| `{key}` | `{name}` | {described[key]}: a part, see [{inner}](#{inner.replace('.', '')}) |")
+            rows.append(f"| `{key}` | `{name}` | a part: [{inner}](#{inner.replace('.', '')}) | {described[key]} |")
         else:
-            rows.append(f"| `{key}` | {_value(default)} | {described[key]} |")
+            rows.append(f"| `{key}` | {_value(default)} | {ranges.describe(kinds[key])} | {described[key]} |")
     return rows
 
 
 def _table(rows: list[str]) -> list[str]:
-    return ["| setting | default | meaning |", "|---|---|---|", *rows, ""] if rows else []
+    return ["| setting | default | may be | meaning |", "|---|---|---|---|", *rows, ""] if rows else []
 
 
 def _value(value: Any) -> str:

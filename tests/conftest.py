@@ -20,7 +20,7 @@ import jax
 import jaxtyping
 import pytest
 
-jaxtyping.install_import_hook("diffcurr", "beartype.beartype")
+jaxtyping.install_import_hook("diffcurr", "typechecker.check")
 
 hypothesis.settings.register_profile("diffcurr", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("diffcurr")

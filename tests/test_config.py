@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import os
 import pathlib
 import zipfile
 from types import ModuleType
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 import pytest
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from diffcurr import config as config_lib
 from diffcurr import experiment
@@ -450,3 +452,60 @@ def test_what_had_no_effect_is_dropped() -> None:
 def test_a_part_that_there_is_no_longer() -> None:
     with pytest.raises(UserError, match="network.name = 'unet2': choose one of dit, song_unet"):
         upgrade({"network": {"name": "unet2"}})
+
+
+################################################################ files that fail
+
+FAILING: dict[str, tuple[str | bytes, str]] = {
+    "syntax": ("x = 1\ndef get_config(:\n", r"SyntaxError: .* \(.*, line 2\)$"),
+    "indentation": ("def get_config():\nreturn 1\n", r"IndentationError: .* \(.*, line 2\)$"),
+    "not UTF-8": (b"x = '\xff'\n", r"(SyntaxError|UnicodeDecodeError): .*"),
+    "NUL": ("x = 1\0\n", r"SyntaxError: .*"),
+    "import": ("\nimport nowhere_to_be_found\n", r"ModuleNotFoundError: No module named .* line 2\)$"),
+    "exception": ("def get_config():\n    return {}['a']\n", r"KeyError: 'a' \(.*, line 2\)$"),
+    "division": ("x = 1 / 0\n", r"ZeroDivisionError: division by zero \(.*, line 1\)$"),
+    "exit": ("import sys\nsys.exit(3)\n", r"SystemExit: 3 \(.*, line 2\)$"),
+    "recursion": ("def get_config():\n    return get_config()\n", r"RecursionError: .* line 2\)$"),
+    "own words": ("def get_config():\n    raise ValueError('choose another')\n", r": choose another \(.*, line 2\)$"),
+    "type": (
+        "from diffcurr.config import outline\ndef get_config():\n    c = outline()\n    c.steps = 'many'\n",
+        r"TypeError: .* line 4\)$",
+    ),
+    "unknown key": (
+        "from diffcurr.config import outline\ndef get_config():\n    c = outline()\n    c.stepz = 3\n    return c\n",
+        r"AttributeError: .* line 4\)$",
+    ),
+    "nothing": ("", r"has no get_config\(\)$"),
+    "no function": ("get_config = 3\n", r"has no get_config\(\)$"),
+    "returns None": ("def get_config():\n    pass\n", r"returns no ConfigDict, but None$"),
+    "returns a dict": ("def get_config():\n    return {'steps': 3}\n", r"returns no ConfigDict, but \{'steps': 3\}$"),
+    "wants more": ("def get_config(a, b):\n    return a\n", r"TypeError: get_config\(\) missing 2 required .*"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), FAILING.values(), ids=FAILING)
+def test_a_config_file_that_fails(text: str | bytes, message: str, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=message) as caught:
+        load(str(file))
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_no_config_file(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "folder.py").mkdir()
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "text.txt").write_text("")
+    for name, message in (
+        ("folder.py", "is no regular"),
+        ("pipe.py", "is no regular"),
+        ("text.txt", "must end with .py"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load(str(tmp_path / name))
+
+
+def test_a_placeholder_that_nothing_was_put_into() -> None:
+    config = ConfigDict(outline().to_dict() | {"steps": placeholder(int, required=True)})
+    with pytest.raises(UserError, match="config: None value found in required reference"):
+        complete(config)

@@ -14,7 +14,7 @@ TIERS = (
     ("training", "sampling", "difficulty", "planning", "reporting"),
     ("data", "metrics", "codecs"),
     ("processes", "networks", "conditioning", "pretrained", "curriculum"),
-    ("atomic_file", "batch", "config", "errors", "lazy", "parts", "tensorflow_cpu"),
+    ("atomic_file", "batch", "config", "errors", "lazy", "parts", "ranges", "tensorflow_cpu"),
 )
 LEVEL = {room: level for level, tier in enumerate(TIERS) for room in tier}
 
@@ -65,13 +65,14 @@ def test_the_lowest_rooms_know_nothing_of_each_other() -> None:
 
 
 def test_the_curriculum_stands_alone() -> None:
-    assert not {other for room, other in imports() if room == "curriculum"}
+    """Beside the declared ranges of its settings, one file without others."""
+    assert {other for room, other in imports() if room == "curriculum"} == {"ranges"}
 
 
 def test_what_every_room_may_import_needs_little() -> None:
-    """Of the lowest files only the configs' know others: the parts and the errors."""
+    """Of the lowest files only the configs and the parts know others."""
     bottom = set(TIERS[-1])
-    allowed = {("config", "parts"), ("config", "errors"), ("parts", "errors")}
+    allowed = {(room, other) for room in ("config", "parts") for other in ("errors", "ranges")} | {("config", "parts")}
     assert {(room, other) for room, other in imports() if {room, other} <= bottom} == allowed
 
 

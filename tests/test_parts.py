@@ -72,7 +72,7 @@ def test_a_derived_key_is_refused() -> None:
 
 
 def test_a_value_that_the_part_refuses_says_where_it_stands() -> None:
-    with pytest.raises(UserError, match=r"^process\.weighting: gamma = -1\.0: must be above 0"):
+    with pytest.raises(UserError, match=r"^process\.weighting: gamma = -1\.0: must be a number above 0"):
         parts.build("process", {"name": "ddpm", "weighting": {"name": "min_snr", "gamma": -1.0}})
     with pytest.raises(UserError, match=r"^process: path = 'straight': choose one of"):
         parts.build("process", {"name": "flow", "path": "straight"})

@@ -17,7 +17,6 @@ import diffcurr
 from diffcurr import jobs
 from diffcurr.config import to_json
 from diffcurr.errors import UserError
-from diffcurr.metrics import features
 from diffcurr.run import Run, load_run, open_run
 
 METRICS = {"frechet_distance": {"resamples": 5}, "kernel_distance": {"pairs": 100}, "precision_recall": {"pairs": 100}}
@@ -41,7 +40,7 @@ def config() -> ConfigDict:
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    assert jobs.start("train", config(), folder) == 0
+    assert jobs.find("train").run(config(), folder) == 0
     return folder
 
 
@@ -56,7 +55,7 @@ def draw(run: Run, labels: list[int], **settings: Any) -> np.ndarray:
         run.experiment.sampler, settings=dataclasses.replace(run.experiment.sampling, **settings)
     )
     condition = {"label": np.asarray(labels, np.int32)}
-    return sampler.draw(run.params, run.experiment.sample_key, condition, len(labels))
+    return sampler.draw(run.params, run.experiment.sample_key(), condition, len(labels))
 
 
 def test_what_was_trained(run: Run, workdir: pathlib.Path) -> None:
@@ -77,7 +76,7 @@ def test_params_with_and_without_the_average(run: Run, workdir: pathlib.Path) ->
 
 
 def test_the_default_is_what_the_job_draws(run: Run, workdir: pathlib.Path) -> None:
-    assert jobs.start("sample", config(), workdir) == 0
+    assert jobs.find("sample").run(config(), workdir) == 0
     with np.load(workdir / "samples.npz") as drawn:
         images = run.sample(20)
         assert images.shape == (20, 8, 8, 1) and drawn["step"] == 8
@@ -118,7 +117,7 @@ def test_samples_with_other_steps_and_guidance(run: Run) -> None:
         ({"classes": [3, 10]}, r"classes \[3, 10\]: give some of 0..9"),
         ({"classes": [-1]}, r"classes \[-1\]: give some of 0..9"),
         ({"classes": []}, r"classes \[\]: give some of 0..9"),
-        ({"steps": 0}, "steps = 0: choose between 1 and the 1000 timesteps"),
+        ({"steps": 0}, "steps = 0: must be an integer from 1"),
         ({"steps": 1001}, "steps = 1001: choose between 1 and the 1000 timesteps"),
     ],
 )
@@ -175,7 +174,7 @@ def test_no_condition_is_the_one_that_says_nothing(run: Run) -> None:
 
 
 def test_evaluate(run: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "CACHE", tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     found = run.evaluate(140)
     assert found["frechet_distance"]["examples"] == 140 and found["frechet_distance"]["reference_examples"] == 1797
     assert found["frechet_distance"]["value"] > 2 * found["frechet_distance"]["floor"], "it has hardly been trained"

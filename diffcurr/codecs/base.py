@@ -4,8 +4,10 @@ import abc
 
 from jaxtyping import Array, Float
 
+from diffcurr import ranges
 
-class Codec(abc.ABC):
+
+class Codec(ranges.Checked, abc.ABC):
     """Encodes images to what the process noises, and decodes it. Everything a person sees is decoded."""
 
     @abc.abstractmethod

@@ -3,11 +3,14 @@
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Interval
 from jaxtyping import Array, Bool
+
+from diffcurr import ranges
 
 Condition = dict[str, Any]
 """What the network is told of each example, by name; opaque to the train step and to the samplers."""
@@ -34,7 +37,7 @@ class Field(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Conditioning(abc.ABC):
+class Conditioning(ranges.Checked, abc.ABC):
     """Turns stored examples and wishes into conditions. It owns no parameters; those are the network's.
 
     Attributes:
@@ -42,7 +45,7 @@ class Conditioning(abc.ABC):
     """
 
     DERIVED: ClassVar = ("num_classes",)
-    num_classes: int = 0
+    num_classes: Annotated[int, Interval(ge=0, le=2**24)] = 0
 
     @property
     def dropout(self) -> float:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from diffcurr import ranges
 from diffcurr.conditioning.base import Condition, Conditioning, Field, in_turn
 from diffcurr.errors import UserError
 
@@ -22,13 +23,12 @@ class Class(Conditioning):
       dropout: the share of labels that training replaces by "no class", to learn what guidance needs.
     """
 
-    dropout: float = 0.1
+    dropout: ranges.ShareBelowOne = 0.1
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout = {self.dropout}: a share of the labels must lie in [0, 1)")
+        super().__post_init__()
         if not self.num_classes:
-            raise ValueError("name = 'class': the data set has no classes; choose none")
+            raise ValueError("name = 'class': the data set has no classes; choose none, or see dataset.classes")
 
     def spec(self) -> dict[str, Field]:
         return {"label": Field((), jnp.int32, self.num_classes, droppable=self.dropout > 0)}

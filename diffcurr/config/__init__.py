@@ -5,15 +5,17 @@ A file in `configs/` starts from `outline()` and sets what it needs. A section w
 """
 
 from diffcurr.config.files import load, run_name, variant_of
-from diffcurr.config.outline import changed, check_numbers, complete, needs_curve, outline, own_keys
+from diffcurr.config.keys import KEYS
+from diffcurr.config.outline import changed, check_keys, complete, needs_curve, outline, own_keys
 from diffcurr.config.plain import flatten, to_json, unflatten, without
 from diffcurr.config.versions import FREE_KEYS, RENAMED, differences, upgrade
 
 __all__ = [
     "FREE_KEYS",
+    "KEYS",
     "RENAMED",
     "changed",
-    "check_numbers",
+    "check_keys",
     "complete",
     "differences",
     "flatten",

@@ -1,71 +1,23 @@
 """Every key of a config with its default, and what a config becomes from it."""
 
 import copy
+import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import RequiredValueError
 
-from diffcurr import parts
+from diffcurr import parts, ranges
+from diffcurr.config.keys import KEYS, NAMES
+from diffcurr.config.plain import unflatten
 from diffcurr.config.renamed import RENAMED
-from diffcurr.errors import UserError
+from diffcurr.errors import UserError, first_line
 
-OUTLINE: dict[str, Any] = {
-    "seed": 0,
-    "steps": 4000,
-    "batch_size": 64,
-    "microbatches": 1,
-    "dtype": "float32",
-    "dataset": {"name": "digits"},
-    "codec": {"name": "identity"},
-    "process": {"name": "ddpm"},
-    "network": {"name": "dit"},
-    "conditioning": {"name": "none"},
-    "curriculum": {
-        "name": "patience",
-        "clusters": 20,
-        "clustering": {"name": "uniform"},
-        "stratified": False,
-    },
-    "optimizer": {"name": "adam"},
-    "ema": {"decay": 0.9999, "rampup": 0.0},
-    "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
-    "sampling": {
-        "samples": 64,
-        "solver": {"name": "ddim"},
-        "steps": 50,
-        "last_step": 0.0,
-        "guidance": 1.0,
-        "guidance_interval": (0.0, 1.0),
-        "guidance_channels": 0,
-        "clip": 1.0,
-    },
-    "analysis": {
-        "images": 60_000,
-        "samples": 1000,
-        "convergence": {
-            "intervals": 10,
-            "seeds": 5,
-            "steps": 500,
-            "batch_size": 64,
-            "evaluate_every": 10,
-            "share": 0.9,
-        },
-    },
-    "features": {"epochs": 10},
-    "evaluation": {
-        "samples": 10_000,
-        "training_samples": 1000,
-        "features": "",
-        "metrics": {"frechet_distance": {}, "kernel_distance": {}, "precision_recall": {}},
-    },
-    # Arms are free: {name: what of the config is different there}.
-    "compare": {"baseline": "vanilla", "candidates": (), "seeds": 5, "arms": {}},
-    "log_every": 100,
-    "checkpoint_every": 1000,
-    "sample_every": 1000,
-    "evaluate_every": 0,
-}
+OUTLINE: dict[str, Any] = unflatten(
+    {f"{section}.name": name for section, name in NAMES.items()} | {key: one.default for key, one in KEYS.items()}
+)
 
 
 def outline() -> ConfigDict:
@@ -101,7 +53,10 @@ def complete(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:
     Raises:
       UserError: if a key is missing or unknown, or there is no part of a name.
     """
-    plain = config.to_dict() if isinstance(config, ConfigDict) else copy.deepcopy(dict(config))
+    try:
+        plain = config.to_dict() if isinstance(config, ConfigDict) else copy.deepcopy(dict(config))
+    except RequiredValueError as error:  # a placeholder of ml_collections that nothing was put into
+        raise UserError(f"config: {first_line(error)}") from error
     _check_outline(plain, OUTLINE)
     replace_sections(plain, parts.complete)
     return ConfigDict(plain).lock()
@@ -175,55 +130,25 @@ def _change(plain: dict[str, Any], changes: Mapping[str, Any], prefix: str) -> N
         else:
             if prefix == "" and key not in plain:
                 _check_outline(plain | {key: value}, OUTLINE)
-            _check_type(section, value, plain.get(key))
+            _check_section(section, value, plain.get(key))
             plain[key] = value
 
 
-def _check_type(key: str, value: Any, before: Any) -> None:
-    """Raises UserError if a value is not of the type of the one that it takes the place of."""
+def _check_section(key: str, value: Any, before: Any) -> None:
+    """Raises UserError if a value takes the place of a section."""
     if isinstance(before, Mapping) and not isinstance(value, Mapping):
         raise UserError(f"config key {key!r} = {value!r}: must be a section")
-    kinds: tuple[type, ...] = (type(before),)
-    if isinstance(before, float):
-        kinds = (float, int)
-    elif isinstance(before, (tuple, list)):
-        kinds = (tuple, list)
-    if before is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-        raise UserError(f"config key {key!r} = {value!r}: must be of type {kinds[0].__name__}, such as {before!r}")
 
 
-AT_LEAST: dict[str, int] = {
-    "seed": 0,
-    "steps": 1,
-    "batch_size": 1,
-    "microbatches": 1,
-    "log_every": 0,
-    "checkpoint_every": 0,
-    "sample_every": 0,
-    "evaluate_every": 0,
-    "sampling.samples": 1,
-    "features.epochs": 1,
-    "analysis.images": 8,
-    "analysis.samples": 8,
-    "ema.rampup": 0,
-}
-"""The least value of numbers that belong to no part."""
-
-
-def check_numbers(config: ConfigDict) -> None:
+def check_keys(config: ConfigDict) -> None:
     """Checks the values that belong to no part.
 
     Raises:
-      UserError: naming the value and what it must be.
+      UserError: naming the key, its value and what it must be.
     """
-    for key, least in AT_LEAST.items():
-        section, _, name = key.rpartition(".")
-        value = (config[section] if section else config)[name]
-        if value < least:
-            raise UserError(f"{key} = {value}: must be at least {least}" + (" (0 for never)" if "every" in key else ""))
-    if config.seed >= 2**32:
-        raise UserError(f"seed = {config.seed}: must be below 2^32, which is all that JAX tells apart")
-    if not 0.0 <= config.ema.decay < 1.0:
-        raise UserError(f"ema.decay = {config.ema.decay}: must lie in [0, 1)")
-    if config.dtype not in ("float32", "bfloat16"):
-        raise UserError(f"dtype = {config.dtype!r}: choose float32 or bfloat16")
+    plain = config.to_dict()
+    values = {key: functools.reduce(operator.getitem, key.split("."), plain) for key in KEYS}
+    try:
+        ranges.check({key: one.kind for key, one in KEYS.items()}, values)
+    except ValueError as error:
+        raise UserError(str(error)) from error

@@ -11,6 +11,7 @@ from diffcurr.config.outline import OUTLINE, complete, needs_curve, own_keys, re
 from diffcurr.config.plain import flatten, to_json, unflatten, without
 from diffcurr.config.renamed import RENAMED
 
+NO_LARGEST_LEVEL = 1e30
 # A finished or interrupted run may be continued with other values of these: they do not change what is trained.
 FREE_KEYS = (
     "log_every",
@@ -21,6 +22,7 @@ FREE_KEYS = (
     "sampling",
     "dataset.data_dir",
     "dataset.threads",
+    "dataset.on_bad_file",  # what it changes of the data is seen in these
     "analysis.convergence",
     "features",
     "evaluation",
@@ -43,6 +45,8 @@ def upgrade(old: Mapping[str, Any]) -> ConfigDict:
             value = "class" if value else "none"
         if key == "process.weighting_gamma" and not value:
             continue  # it stood for the usual value
+        if key.endswith(".churn"):  # until 0.2 no largest level was written as infinity, which JSON does not have
+            value = [NO_LARGEST_LEVEL if one == float("inf") else one for one in value]
         for new in RENAMED.get(key, (key,)):
             flat[new] = value
     nested = _merged(copy.deepcopy(OUTLINE), unflatten(flat))

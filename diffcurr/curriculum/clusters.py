@@ -13,6 +13,8 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffcurr import ranges
+
 
 def uniform(n: int) -> Float[np.ndarray, "{n}+1"]:
     """Clusters of equal width in u, that is, of equal mass under the process's own training distribution.
@@ -133,7 +135,7 @@ def from_edges(edges: Sequence[float | int]) -> Float[np.ndarray, " edge"]:
     return result
 
 
-class Clustering(abc.ABC):
+class Clustering(ranges.Checked, abc.ABC):
     """How the clusters are found, as a part of a config."""
 
     needs_curve: ClassVar[bool] = False
@@ -181,12 +183,8 @@ class RelativeEntropy(Clustering):
       power: the curve is raised to it first.
     """
 
-    power: float = 1.0
+    power: ranges.Positive = 1.0
     needs_curve = True
-
-    def __post_init__(self) -> None:
-        if not self.power > 0:
-            raise ValueError(f"power = {self.power}: must be above 0")
 
     def edges(self, n: int, log_snr: np.ndarray, curve: np.ndarray | Array | None = None) -> Float[np.ndarray, " edge"]:
         if curve is None:
@@ -203,7 +201,7 @@ class Edges(Clustering):
       at: the edges, 0 = edges[0] < ... < edges[N] = 1.
     """
 
-    at: Sequence[float | int] = ()
+    at: Sequence[ranges.Share] = ()
 
     def edges(self, n: int, log_snr: np.ndarray, curve: np.ndarray | Array | None = None) -> Float[np.ndarray, " edge"]:
         try:

@@ -8,11 +8,13 @@ comes out, and no decision waits for the host. Its weights are relative to the p
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+
+from diffcurr import ranges
 
 ORDERS = ("easy_to_hard", "hard_to_easy", "random", "none")
 
@@ -33,7 +35,7 @@ class Seen(NamedTuple):
     cluster_count: Any = None
 
 
-class Rule(abc.ABC):
+class Rule(ranges.Checked, abc.ABC):
     """What every rule has. Its settings are static, part of the compiled program; its state is a pytree of arrays."""
 
     DERIVED: ClassVar = ("clusters", "seed")
@@ -89,16 +91,10 @@ class Stages(Rule):
       seed: seed of the random order.
     """
 
-    clusters: int = 20
-    order: str = "easy_to_hard"
+    clusters: ranges.Few = 20
+    order: Annotated[str, ranges.OneOf(ORDERS)] = "easy_to_hard"
     accumulate: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.clusters < 1:
-            raise ValueError(f"clusters = {self.clusters}: there must be at least one cluster")
-        if self.order not in ORDERS:
-            raise ValueError(f"order = {self.order!r}: choose one of {', '.join(ORDERS)}")
+    seed: ranges.Seed = 0
 
     @property
     def entry_stage(self) -> Int[np.ndarray, " cluster"]:
@@ -147,19 +143,10 @@ class Patience(Stages):
         reset every later stage ends after `patience` steps.
     """
 
-    patience: int = 200
-    min_improvement: float = 0.0
-    smoothing: float = 0.0
+    patience: ranges.Steps = 200
+    min_improvement: ranges.ShareBelowOne = 0.0
+    smoothing: ranges.ShareBelowOne = 0.0
     reset_best: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.patience <= 0:
-            raise ValueError(f"patience = {self.patience}: give a number of steps of at least 1")
-        if not 0.0 <= self.smoothing < 1.0:
-            raise ValueError(f"smoothing = {self.smoothing}: the weight of the past must lie in [0, 1)")
-        if not 0.0 <= self.min_improvement < 1.0:
-            raise ValueError(f"min_improvement = {self.min_improvement}: a share of the best loss must lie in [0, 1)")
 
     def update(self, state: StagesState, seen: Seen) -> StagesState:
         loss = jnp.asarray(seen.loss, jnp.float32)
@@ -186,14 +173,12 @@ class Fixed(Stages):
       steps_per_stage: length of a stage: one number for all stages, or one for each stage before the last.
     """
 
-    steps_per_stage: int | Sequence[int] = (1000,)
+    steps_per_stage: ranges.Steps | Sequence[ranges.Steps] = (1000,)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         lengths = np.atleast_1d(np.asarray(self.steps_per_stage))
         object.__setattr__(self, "steps_per_stage", tuple(lengths.tolist()))  # hashable
-        if np.any(lengths < 1):
-            raise ValueError(f"steps_per_stage = {self.steps_per_stage}: a stage lasts at least one step")
         if lengths.size not in (1, self.num_stages - 1):
             raise ValueError(
                 f"steps_per_stage = {self.steps_per_stage}: give one number, or one for each of the "

@@ -1,108 +1,104 @@
-"""Images or latents that the user brings: a folder or a zip of files, in the layouts that public tools leave."""
+"""Pictures or latents that the user brings: a folder or a zip of files, in the layouts that public tools leave."""
 
-import io
-import json
-import threading
-import zipfile
+import abc
+import functools
+import sys
 from typing import Any
 
 import numpy as np
-from etils import epath
-from jaxtyping import UInt8
-from PIL import Image
 
+from diffcurr.data import latents, pictures
+from diffcurr.data.listing import Listing
+from diffcurr.data.on_threads import each
+from diffcurr.data.sources import BadExample
 from diffcurr.errors import UserError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LATENT_SUFFIXES = (".npy",)
-LABELS = "dataset.json"
 
 
-class _Files:
-    """The files with some suffix under a folder or in a zip, sorted by name, and the label of each.
+class _Files(abc.ABC):
+    """The examples of a listing, decoded when they are asked for.
 
-    Labels are those of `dataset.json`, {"labels": [[name, label], ...]} (the layout of EDM's tool), or else the number
-    of the top folder among all top folders, sorted (ImageNet's layout).
+    Attributes:
+      classes: the names of the classes where folders gave them, or None.
     """
 
-    def __init__(self, path: epath.PathLike, suffixes: tuple[str, ...], num_classes: int):
+    def __init__(self, listing: Listing, on_bad_file: str = "stop"):
         """
+        Args:
+          on_bad_file: "stop" at the first file that cannot be read, when it is met; or "skip" all such files, which are
+            looked for now, by decoding every file.
+
         Raises:
-          UserError: if there is nothing at `path`, no such file in it, or labels do not fit `num_classes`.
+          UserError: if the first file cannot be read, or, of those to be skipped, there are more than half.
         """
-        self.path = epath.Path(path)
-        if not self.path.exists():
-            raise UserError(f"dataset.data_dir = {path}: there is nothing there; give a folder or a zip")
-        self._zip: zipfile.ZipFile | None = None
-        if self.path.is_dir():
-            found = ((epath.Path(folder), names) for folder, _, names in self.path.walk())
-            everything = sorted(
-                str((folder / name).relative_to(self.path)) for folder, names in found for name in names
-            )
-        else:
-            try:
-                self._zip = zipfile.ZipFile(self.path.open("rb"))
-            except zipfile.BadZipFile as error:
-                raise UserError(f"dataset.data_dir = {path}: neither a folder nor a zip") from error
-            everything = sorted(self._zip.namelist())
-        self._lock = threading.Lock()  # one file handle serves every thread that reads the zip
-        self.names = [name for name in everything if name.lower().endswith(suffixes)]
-        if not self.names:
-            raise UserError(f"dataset.data_dir = {path}: holds no {', '.join(suffixes)} file")
-        self.labels = self._read_labels(LABELS in everything, num_classes)
+        self._listing = listing
+        self.classes = listing.classes
+        if on_bad_file == "skip":
+            self._skip_bad_files()
+        _ = self[0]  # what cannot be read is said before training
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self._listing.names)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self):,} files in {self.path})"
+        return f"{type(self).__name__}({self._listing!r})"
 
-    def read(self, name: str) -> bytes:
-        if self._zip is None:
-            return (self.path / name).read_bytes()
-        with self._lock:
-            return self._zip.read(name)
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        name = self._listing.names[index]
+        try:
+            image = self._decode(self._listing.read(name))
+        except BadExample as error:
+            raise self._listing.refuse(name, error) from error
+        return {"image": image, "label": self._listing.labels[index]}
 
-    def _read_labels(self, listed: bool, num_classes: int) -> np.ndarray:
-        if not num_classes:
-            return np.zeros(len(self.names), np.int32)
-        if listed:
-            known = dict(json.loads(self.read(LABELS))["labels"] or [])
-            missing = [name for name in self.names if name not in known]
-            if missing:
-                raise UserError(f"{self.path}: {LABELS} has no label for {missing[0]} and {len(missing) - 1} more")
-            labels = np.array([known[name] for name in self.names], np.int32)
-        else:
-            tops = [name.split("/")[0] if "/" in name else "" for name in self.names]
-            folders = sorted(set(tops) - {""})
-            if len(folders) != num_classes or "" in tops:
-                raise UserError(
-                    f"{self.path}: there is no {LABELS}, and {len(folders)} top folders instead of one for each of "
-                    f"the {num_classes} classes"
-                )
-            number = {folder: index for index, folder in enumerate(folders)}
-            labels = np.array([number[top] for top in tops], np.int32)
-        if labels.min() < 0 or labels.max() >= num_classes:
-            raise UserError(f"{self.path}: labels {labels.min()} to {labels.max()} do not fit {num_classes} classes")
-        return labels
+    def identity(self) -> dict[str, Any]:
+        """See `sources.identity`."""
+        return self._listing.identity()
+
+    @abc.abstractmethod
+    def _decode(self, content: bytes) -> np.ndarray:
+        """The example in a file. Raises BadExample."""
+
+    def _skip_bad_files(self) -> None:
+        def problem(index: int) -> str:
+            try:
+                _ = self[index]
+            except BadExample as error:
+                return str(error)
+            return ""
+
+        problems = list(each(problem, range(len(self)), "checking files"))
+        bad = [text for text in problems if text]
+        if not bad:
+            return
+        text = f"{len(bad):,} of {len(self):,} files cannot be read: {'; '.join(bad[:3])}{'; ...' if bad[3:] else ''}"
+        if 2 * len(bad) > len(self):
+            raise UserError(f"dataset.on_bad_file = 'skip': {text}; with more than half bad, something else is wrong")
+        print(f"skipped: {text}", file=sys.stderr, flush=True)
+        self._listing.keep([index for index, text in enumerate(problems) if not text])
 
 
 class ImageFiles(_Files):
-    """{"image": uint8 [size, size, 3], "label": int}; pictures of another size are cropped and resized as read."""
+    """{"image": uint8 [size, size, channels], "label": int}; see `pictures.decode`."""
 
-    def __init__(self, path: epath.PathLike, size: int, num_classes: int):
-        super().__init__(path, IMAGE_SUFFIXES, num_classes)
-        self._size = size
-        _ = self[0]  # what cannot be read is said before training
+    def __init__(
+        self,
+        listing: Listing,
+        size: int,
+        channels: int = 3,
+        resize: str = "centre",
+        background: pictures.Colour = (255, 255, 255),
+        on_bad_file: str = "stop",
+    ):
+        self._decode_picture = functools.partial(
+            pictures.decode, size=size, channels=channels, resize=resize, background=background
+        )
+        super().__init__(listing, on_bad_file)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        name = self.names[index]
-        try:
-            with Image.open(io.BytesIO(self.read(name))) as image:
-                pixels = centre_square(image.convert("RGB"), self._size)
-        except OSError as error:
-            raise UserError(f"{self.path}: {name} is not a readable image") from error
-        return {"image": pixels, "label": self.labels[index]}
+    def _decode(self, content: bytes) -> np.ndarray:
+        return self._decode_picture(content)
 
 
 class LatentFiles(_Files):
@@ -112,41 +108,14 @@ class LatentFiles(_Files):
     deviations, from which training draws anew each time.
     """
 
-    def __init__(self, path: epath.PathLike, size: int, channels: int, scale: float, num_classes: int):
+    def __init__(self, listing: Listing, size: int, channels: int, scale: float, on_bad_file: str = "stop"):
         """
         Args:
           scale: what every value is multiplied by.
         """
-        super().__init__(path, LATENT_SUFFIXES, num_classes)
         self._shapes = [(factor * channels, size, size) for factor in (1, 2)]
         self._scale = np.float32(scale)
-        _ = self[0]
+        super().__init__(listing, on_bad_file)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        name = self.names[index]
-        try:
-            latent = np.load(io.BytesIO(self.read(name)), allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise UserError(f"{self.path}: {name} is not a readable .npy file") from error
-        latent = latent[0] if latent.ndim == 4 and len(latent) == 1 else latent
-        if latent.shape not in self._shapes:
-            raise UserError(
-                f"{self.path}: {name} has shape {latent.shape}, not {self._shapes[0]} or, with standard deviations, "
-                f"{self._shapes[1]}"
-            )
-        return {"image": latent.transpose(1, 2, 0).astype(np.float32) * self._scale, "label": self.labels[index]}
-
-
-def centre_square(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size channel"]:
-    """The largest centred square, resized: means of 2x2 pixels while twice too large, then bicubic.
-
-    The preparation of ImageNet in Dhariwal & Nichol 2021, which the DiT, SiT and EDM papers follow.
-    """
-    while min(image.size) >= 2 * size:
-        image = image.reduce(2)
-    scale = size / min(image.size)
-    if scale != 1.0:
-        width, height = (round(side * scale) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = ((side - size) // 2 for side in image.size)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+    def _decode(self, content: bytes) -> np.ndarray:
+        return latents.decode(content, self._shapes, self._scale)

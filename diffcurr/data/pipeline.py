@@ -45,9 +45,11 @@ def make_iterator(dataset: grain.MapDataset, *, threads: int = 2, prefetch: int 
     """Reads ahead on threads. `get_state()` / `set_state()` of the result resume it exactly.
 
     Args:
-      prefetch: elements of `dataset`, that is batches, held ready; about this many are in memory.
+      threads: 0 reads each batch when it is asked for.
+      prefetch: elements of `dataset`, that is batches, held ready, at least one a thread; about so many are in memory.
     """
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
+    return iter(dataset.to_iter_dataset(options))
 
 
 def load(source: Source, dataset: Dataset, condition_of: ConditionOf, number: int, seed: int) -> Batch:

@@ -4,6 +4,7 @@ A source is anything with `len` and integer indexing that gives {"image": [H, W,
 imports TensorFlow. Only preparing a TFDS data set does.
 """
 
+import hashlib
 import os
 import socket
 import sys
@@ -23,6 +24,28 @@ Source: TypeAlias = grain.sources.RandomAccessDataSource
 """`len` and integer indexing; here each item is {"image": [H, W, C], "label": int}."""
 
 
+class BadExample(UserError):
+    """An example that cannot be read; the message names its file and the reason."""
+
+
+def identity(source: Source) -> dict[str, Any]:
+    """What tells the data of a source from other data, as JSON values, to be compared when a run continues.
+
+    It has at least "examples", their number. Sources of this project add a short hash of each thing that could differ
+    (names, sizes, labels, ...), so that a message can say which does; a guest's may do so in a method `identity`.
+    """
+    own = source.identity() if hasattr(source, "identity") else {}
+    return {"examples": len(source)} | own
+
+
+def fingerprint(*parts: bytes) -> str:
+    """A short hash of some bytes; where one part ends and the next begins counts too."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(len(part).to_bytes(8, "little") + part)
+    return whole.hexdigest()[:16]
+
+
 class ArraySource:
     """Images and labels held in memory."""
 
@@ -37,6 +60,13 @@ class ArraySource:
 
     def __repr__(self) -> str:
         return f"ArraySource({len(self)} images of shape {self._images.shape[1:]})"
+
+    def identity(self) -> dict[str, Any]:
+        """Of many images, a thousand stand for all."""
+        some = np.linspace(0, len(self) - 1, min(len(self), 1000)).astype(int)
+        images, labels = np.asarray(self._images[some]), np.asarray(self._labels)
+        kind = f"{images.dtype.str} {images.shape[1:]}".encode()
+        return {"images": fingerprint(kind, images.tobytes()), "labels": fingerprint(labels.astype("<i8").tobytes())}
 
 
 class Part:
@@ -54,6 +84,29 @@ class Part:
     def __repr__(self) -> str:
         return f"Part({len(self)} of {self._source!r})"
 
+    def identity(self) -> dict[str, Any]:
+        chosen = fingerprint(np.asarray(self._indices).astype("<i8").tobytes())
+        return identity(self._source) | {"examples": len(self), "part": chosen}
+
+
+class _Prepared:
+    """A split that TFDS has prepared."""
+
+    def __init__(self, source: Source, identity: dict[str, Any]):
+        self._source, self._identity = source, identity
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._source[index]
+
+    def __repr__(self) -> str:
+        return repr(self._source)
+
+    def identity(self) -> dict[str, Any]:
+        return self._identity
+
 
 def open_tfds(name: str, split: str, data_dir: str) -> Source:
     """A split of a TFDS builder, which is prepared as array_record files first if it is not there.
@@ -67,12 +120,16 @@ def open_tfds(name: str, split: str, data_dir: str) -> Source:
     except ModuleNotFoundError as error:
         raise UserError(f"data set {name} needs {error.name}: pip install 'diffcurr[tfds]'") from error
 
-    builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
+    folder = epath.Path(data_dir).expanduser() if data_dir else None
+    builder = tfds.builder(name, data_dir=folder, file_format="array_record")
     if not builder.data_path.exists():
         prepare(builder)
     if split.split("[")[0] not in builder.info.splits:
         raise UserError(f"dataset.split = {split!r}: {name} has {', '.join(sorted(builder.info.splits))}")
-    return builder.as_data_source(split=split)
+    stored = builder.info.splits[split.split("[")[0]]
+    shards = fingerprint(repr((stored.num_bytes, list(stored.shard_lengths))).encode())
+    known = {"name": name, "version": str(builder.info.version), "split": split, "shards": shards}
+    return _Prepared(builder.as_data_source(split=split), known)
 
 
 def prepare(builder: Any) -> None:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from diffcurr import ranges
 from diffcurr.batch import Batch
 from diffcurr.curriculum.rules import Patience
 from diffcurr.training.randomness import step_key, stream_key
@@ -70,9 +71,17 @@ def train_intervals(
       FloatingPointError: if a loss is not finite.
     """
     num_intervals = len(edges) - 1
-    check_numbers(
-        intervals=num_intervals, seeds=len(seeds), steps=steps, batch_size=batch_size, evaluate_every=evaluate_every
+    ranges.check(
+        dict.fromkeys(("intervals", "seeds", "steps", "batch_size", "evaluate_every"), ranges.Steps),
+        {
+            "intervals": num_intervals,
+            "seeds": len(seeds),
+            "steps": steps,
+            "batch_size": batch_size,
+            "evaluate_every": evaluate_every,
+        },
     )
+    check_steps(steps, evaluate_every)
     one_cluster_each = jnp.eye(num_intervals)
     if config.codec is not None:  # `data` are encoded already, and augmentations apply to pixels
         config = dataclasses.replace(config, codec=None, augment=0.0)
@@ -130,27 +139,10 @@ def train_intervals(
     return Convergence(evaluations, np.stack(losses, axis=-1))
 
 
-def check_numbers(*, steps: int, evaluate_every: int, **numbers: int) -> None:
-    """Checks the numbers that `train_intervals` takes.
-
-    Raises:
-      ValueError: if a number is below 1, or `steps` is not a multiple of `evaluate_every`.
-    """
-    for name, value in (numbers | {"steps": steps, "evaluate_every": evaluate_every}).items():
-        if value < 1:
-            raise ValueError(f"{name} = {value}: must be at least 1")
+def check_steps(steps: int, evaluate_every: int) -> None:
+    """Raises ValueError if `steps` is not a multiple of `evaluate_every`."""
     if steps % evaluate_every:
         raise ValueError(f"steps = {steps}: must be a multiple of evaluate_every = {evaluate_every}")
-
-
-def check_settings(*, share: float, **numbers: int) -> None:
-    """What the settings of `analysis.convergence` must be.
-
-    Raises:
-      ValueError: if a number is below 1, steps is no multiple of evaluate_every, or share is not in (0, 1).
-    """
-    check_share(share)
-    check_numbers(**numbers)
 
 
 def check_share(share: float) -> None:

@@ -1,6 +1,7 @@
 """The relative-entropy curve of a config's data: measured once, kept in the workdir, and turned into clusters."""
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -19,7 +20,7 @@ from diffcurr.conditioning import Conditioning
 from diffcurr.data import pipeline
 from diffcurr.data.datasets import Dataset
 from diffcurr.difficulty.relative_entropy import RelativeEntropy, relative_entropy
-from diffcurr.errors import concerning
+from diffcurr.errors import concerning, first_line
 from diffcurr.processes import Process
 from diffcurr.training.randomness import stream_key
 
@@ -120,17 +121,26 @@ def save(workdir: epath.Path, experiment: Experiment, arrays: dict[str, Any]) ->
 
 def load(workdir: epath.Path, experiment: Experiment) -> dict[str, np.ndarray] | None:
     """What a workdir holds of this config's curve; None if nothing, or that of other data or another process."""
-    if not (workdir / FILE).exists():
+    path = workdir / FILE
+    if not path.exists():
         return None
-    with (workdir / FILE).open("rb") as file, np.load(file) as arrays:
-        found = json.loads(str(arrays["measured_on"]))
-        if "images" in found:  # written by version 0.1.0
-            name, split = found.pop("dataset")
-            analysis = {key: found.pop(key) for key in ("images", "samples")}
-            found |= {"dataset": {"name": name, "split": split}, "analysis": analysis}
-        if _measured_on(config_lib.upgrade(found)) != _measured_on(experiment.config):
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = dict(arrays)
+        measured_on = json.loads(str(found["measured_on"]))
+        if "images" in measured_on:  # written by version 0.1.0
+            name, split = measured_on.pop("dataset")
+            analysis = {key: measured_on.pop(key) for key in ("images", "samples")}
+            measured_on |= {"dataset": {"name": name, "split": split}, "analysis": analysis}
+        if _measured_on(config_lib.upgrade(measured_on)) != _measured_on(experiment.config):
             return None
-        return dict(arrays)
+        for name in RelativeEntropy._fields:
+            if found[name].shape != (experiment.process.num_levels - 1,) or not np.all(np.isfinite(found[name])):
+                raise ValueError(f"{name} is no curve of {experiment.process.num_levels} levels")
+        return found
+    except Exception as error:  # whatever a damaged file makes of NumPy, zlib and JSON: said, and measured again
+        print(f"WARNING: {path} is damaged ({first_line(error)}): the curve is measured again", file=sys.stderr)
+        return None
 
 
 def _measured_on(config: ConfigDict) -> dict[str, Any]:

@@ -3,9 +3,6 @@
 import importlib
 from typing import Any
 
-from etils import epath
-from ml_collections import ConfigDict
-
 from diffcurr import lazy
 
 JOBS = ("train", "sample", "evaluate", "analyze", "features", "compare", "plan")  # modules of this package
@@ -13,6 +10,6 @@ JOBS = ("train", "sample", "evaluate", "analyze", "features", "compare", "plan")
 __getattr__ = lazy.modules_of(__name__)
 
 
-def start(name: str, config: ConfigDict, workdir: epath.PathLike, **arguments: Any) -> int:
-    """Runs the job of that name. Returns its exit code."""
-    return importlib.import_module(f"{__name__}.{name}").run(config, workdir, **arguments)
+def find(name: str) -> Any:
+    """The module of the job of that name; its `run` takes a config and a workdir and returns an exit code."""
+    return importlib.import_module(f"{__name__}.{name}")

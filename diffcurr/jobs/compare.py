@@ -53,10 +53,10 @@ class Run(NamedTuple):
 
     def finish(self) -> int:
         """Trains, goes on training or only evaluates, and writes the result. Returns the exit code of the training."""
-        code = jobs.start("train", self.config, self.folder)
+        code: int = jobs.find("train").run(self.config, self.folder)
         if code:
             return code
-        jobs.start("evaluate", self.config, self.folder)
+        jobs.find("evaluate").run(self.config, self.folder)
         evaluations, logged = read_rows(self.folder, EVALUATIONS), read_rows(self.folder)
         result = {
             "arm": self.arm,
@@ -71,7 +71,7 @@ class Run(NamedTuple):
             "config": config_lib.without(config_lib.to_json(self.config), FREE),
         }
         with atomic_file.replacing(self.folder / RESULT) as path:
-            path.write_text(json.dumps(result) + "\n")
+            path.write_text(json.dumps(result, allow_nan=False) + "\n")
         return 0
 
 

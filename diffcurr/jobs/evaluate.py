@@ -34,7 +34,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         "step": step,
     }
     with atomic_file.replacing(workdir / "evaluation.json") as path:
-        path.write_text(json.dumps(known | measured, indent=2) + "\n")
+        path.write_text(json.dumps(known | measured, indent=2, allow_nan=False) + "\n")
     figures.save_grid(workdir / "evaluation.png", images[:100], experiment.conditioning.columns)
     print(
         f"step {step}, {evaluator.number:,} samples against {evaluator.reference_number:,} of "

@@ -1,9 +1,12 @@
 """Train, or go on training: `python -m diffcurr.main --config=...`"""
 
+import contextlib
 import functools
 import signal
+from collections.abc import Sequence
 from typing import Any
 
+import grain
 import jax
 from clu import parameter_overview
 from etils import epath
@@ -13,41 +16,91 @@ from diffcurr import config as config_lib
 from diffcurr import experiment as experiment_lib
 from diffcurr import reporting
 from diffcurr.data import pipeline
-from diffcurr.data.sources import Source
-from diffcurr.errors import UserError
+from diffcurr.data.sources import Source, identity
+from diffcurr.errors import UserError, first_line
 from diffcurr.experiment import Experiment
 from diffcurr.metrics import evaluation
 from diffcurr.reporting.progress import Line, Progress, duration
 from diffcurr.reporting.writers import EVALUATIONS, Discard, MetricWriter, read_rows
-from diffcurr.training import distributed
+from diffcurr.training import distributed, memory
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.loop import Loop
+from diffcurr.training.step import Metrics
 from diffcurr.training.termination import Termination
-from diffcurr.training.window import CurriculumWindow
-from diffcurr.training.workdir import Workdir
+from diffcurr.training.window import CurriculumWindow, from_plain, to_plain
+from diffcurr.training.workdir import DATA, Workdir
 
 UNLOGGED = 1000  # steps after which the loss is read in a run that logs nothing
+DATA_PICTURE = "data.png"
+SHOWN = 64  # examples in it, at most
 
 
-def run(config: ConfigDict, workdir: epath.PathLike) -> int:
-    """Trains into `workdir` from its newest checkpoint, or from the start. Returns the exit code."""
+def run(config: ConfigDict, workdir: epath.PathLike, allow_change: Sequence[str] = ()) -> int:
+    """Trains into `workdir` from its newest checkpoint, or from the start. Returns the exit code.
+
+    Args:
+      allow_change: keys of the config that may differ from those that the workdir was made with; `data` stands for the
+        examples.
+
+    Raises:
+      UserError: for whatever the user gave that does not work; the last checkpoint is kept.
+    """
     experiment = experiment_lib.from_config(config)
+    memory.check(experiment.abstract_state, experiment.mesh)
     source = distributed.primary_first(experiment.dataset.opened)
-    with Workdir(workdir, experiment.config) as folder, Termination() as termination:
-        experiment = experiment.with_clusters(folder.path, Line())
+    with Workdir(workdir, experiment.config, allow_change) as folder, Termination() as termination:
+        folder.check_state(experiment.abstract_state, lambda old: experiment_lib.from_config(old).abstract_state)
+        folder.check_data(identity(source))
         checkpoints = Checkpoints(folder.path / "checkpoints")
         try:
-            return _train(experiment, source, folder.path, checkpoints, termination)
-        finally:
-            checkpoints.close()
+            with folder.explaining():
+                try:
+                    return _train(experiment, source, folder, checkpoints, termination)
+                finally:
+                    checkpoints.close()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(
+                f"the memory of a device does not suffice ({first_line(error)}): take a smaller batch_size or network, "
+                f"or more microbatches; --job=plan says what fits"
+            ) from error
+        except FloatingPointError as error:
+            saved = "nothing was saved" if termination.saved is None else f"step {termination.saved} is saved"
+            raise UserError(
+                f"{error}; {saved}. A lower rate may help; the same command goes on with "
+                f"--config.optimizer.learning_rate=RATE --allow_change=optimizer.learning_rate"
+            ) from error
 
 
 def _train(
-    experiment: Experiment, source: Source, workdir: epath.Path, checkpoints: Checkpoints, termination: Termination
+    experiment: Experiment, source: Source, folder: Workdir, checkpoints: Checkpoints, termination: Termination
 ) -> int:
-    config, compiled, rule = experiment.config, experiment.compiled, experiment.rule
+    config, rule, workdir = experiment.config, experiment.rule, folder.path
     primary = distributed.is_primary()
     progress = Progress(config.steps, silent=not primary)
+
+    ################################################ state: restored, or the first
+    restored = checkpoints.restore(experiment.abstract_state)
+    saved = restored.progress if restored else {}
+    if restored:
+        step = termination.saved = int(restored.state.step)
+        if step >= config.steps:
+            progress.say(f"{workdir}: this run is finished, at step {step}. A larger --config.steps continues it.")
+            return 0
+        progress.say(f"{workdir}: continuing from the checkpoint at step {step}")
+    elif folder.has_saved():
+        raise UserError(
+            f"workdir {workdir} has no checkpoint any more, though one was saved: bring back its folder checkpoints, "
+            f"or start another run with --workdir"
+        )
+    # Whatever can fail is done before anything is written.
+    evaluator = experiment.evaluator(config.evaluation.training_samples) if config.evaluate_every else None
+    moved = any(key.partition(".")[0] in ("curriculum", "process") for key in folder.changed)
+    experiment = experiment.with_clusters(workdir, Line(), saved=None if moved else saved.get("edges"))
+    compiled = experiment.compiled
+    state = restored.state if restored else experiment.init_state()
+    step = int(state.step)
 
     ##################################################################### data
     dataset = pipeline.make_dataset(
@@ -60,19 +113,9 @@ def _train(
         process_count=jax.process_count(),
     )
     batches = pipeline.make_iterator(dataset, threads=experiment.dataset.threads)
-
-    ################################################ state: restored, or the first
-    restored = checkpoints.restore(compiled.abstract_state)
     if restored:
-        state, data_position = restored
-        batches.set_state(data_position)
-        step = int(state.step)
-        if step >= config.steps:
-            progress.say(f"{workdir}: this run is finished, at step {step}. A larger --config.steps continues it.")
-            return 0
-        progress.say(f"{workdir}: continuing from the checkpoint at step {step}")
+        batches.set_state(restored.data)
     else:
-        state, step = experiment.init_state(), 0
         progress.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
     progress.say(
         f"{config.dataset.name}: {len(source):,} images; {_describe(experiment)}; "
@@ -80,14 +123,14 @@ def _train(
     )
 
     ################################################################ the loop
-    writer = MetricWriter(workdir, last_step=step) if primary else Discard()
     number = config.sampling.samples
-    condition, sample_key = experiment.conditioning.chosen(number), experiment.sample_key
-    evaluator = experiment.evaluator(config.evaluation.training_samples) if config.evaluate_every else None
+    condition, sample_key = experiment.conditioning.chosen(number), experiment.sample_key()
+    writer = MetricWriter(workdir, step, folder.check) if primary else Discard()
     new_window = functools.partial(CurriculumWindow, batch_size=config.batch_size, num_stages=rule.num_stages)
+    earlier = from_plain(Metrics, saved.get("window", {})) if config.log_every else []
     weights = compiled.initial_weights(state)
-    loop = Loop(compiled.step, state, weights, batches, compiled.batch_sharding, new_window, step)
-    del state  # the loop's from here on: each step donates it
+    loop = Loop(compiled.step, state, weights, batches, compiled.batch_sharding, new_window, step, earlier)
+    del state, restored  # the loop's from here on: each step donates the state
     loss: float | None = None  # of the last window, if comparable between checkpoints
 
     def report(summary: dict[str, Any] | None) -> None:
@@ -100,26 +143,49 @@ def _train(
             writer.write(at, summary)
             progress.report(at, summary)
 
+    def save() -> None:
+        # What is saved is known to be finite, so here, and only here, the host waits for the device.
+        report(loop.finish())
+        pending = loop.pending() if config.log_every else []
+        position = {"edges": list(experiment.step_config.edges), "window": to_plain(pending)}
+        with contextlib.nullcontext() if checkpoints.proven else loop.clock.paused():  # the first is read back
+            checkpoints.save(loop.number, loop.state, batches.get_state(), config_lib.to_json(config), loss, position)
+        termination.saved = loop.number
+        if primary:
+            folder.note_saved(loop.number)
+
     progress.say("compiling the train step ...")
-    began, first_step, stop = loop.clock.now(), step, False
+    began, first_step, stop, unreadable = loop.clock.now(), step, False, None
     try:
         with jax.transfer_guard("disallow"):
             while loop.number < config.steps and not stop:
-                loop.advance()
+                try:
+                    loop.advance()
+                except UserError as error:  # an example that cannot be read
+                    if loop.number == first_step or jax.process_count() > 1:  # the others do not know of it
+                        raise
+                    unreadable = error
                 step = loop.number
-                if step == first_step + 1:
+                folder.check()
+                if step == first_step + 1 and not unreadable:
                     loop.leave_out()
                     progress.say(f"compiled in {duration(loop.clock.now() - began)}")
+                    folder.keep(first_step)
+                    if primary:
+                        folder.keep_data(identity(source), getattr(source, "classes", None))
+                        writer.submit(_draw_data, workdir, experiment, dataset)
 
-                if step % (config.log_every or UNLOGGED) == 0:
+                if step % (config.log_every or UNLOGGED) == 0 and not unreadable:
                     report(loop.close_window())
                 # Read once: a signal that comes later is seen at the next step. All processes see it at the same one.
-                stop = bool(termination.requested) or checkpoints.preempted(step)
+                stop = bool(termination.requested) or checkpoints.preempted(step) or unreadable is not None
                 if _due(step, config.checkpoint_every) or step == config.steps or stop:
-                    # What is saved is known to be finite, so here, and only here, the host waits for the device.
-                    report(loop.finish())
-                    loop.check_finite()
-                    checkpoints.save(step, loop.state, batches.get_state(), config_lib.to_json(config), loss)
+                    save()
+                if unreadable:
+                    raise UserError(
+                        f"{unreadable}; step {step} is saved. The same command goes on once the file can be read, or "
+                        f"without such files: --config.dataset.on_bad_file=skip --allow_change={DATA}"
+                    ) from unreadable
                 if _due(step, config.sample_every) or (config.sample_every and step == config.steps):
                     jax.block_until_ready(loop.state)  # the steps still under way are not counted as time for samples
                     with loop.clock.paused():
@@ -133,10 +199,8 @@ def _train(
                         _, measured = evaluator(loop.state.ema)
                     progress.say(f"step {step}: {evaluation.describe(measured)}")
                     writer.write(step, evaluation.flat(measured), EVALUATIONS)
-    except FloatingPointError as error:
-        raise UserError(
-            f"{error}. The last good checkpoint is kept; lower the learning rate or raise warmup_steps."
-        ) from error
+        if step == config.steps:
+            report(loop.close_rest())
     finally:
         writer.submit(_draw_curriculum, workdir, experiment)
         writer.close()
@@ -158,6 +222,14 @@ def _describe(experiment: Experiment) -> str:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def _draw_data(workdir: epath.Path, experiment: Experiment, dataset: grain.MapDataset) -> None:
+    """Writes a grid of the first examples of the first batch as they are trained on, decoded."""
+    if not (workdir / DATA_PICTURE).exists():
+        batch = jax.tree.map(lambda x: x[:SHOWN], dataset[0])
+        images = experiment.as_trained(batch)
+        reporting.figures.save_grid(workdir / DATA_PICTURE, images)
 
 
 def _draw_curriculum(workdir: epath.Path, experiment: Experiment) -> None:

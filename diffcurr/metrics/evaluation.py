@@ -3,12 +3,14 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import scipy  # loads its modules when they are named
+from annotated_types import Interval
 from jaxtyping import Float
 
+from diffcurr import ranges
 from diffcurr.metrics import frechet
 from diffcurr.metrics.kernel_distance import kernel_distance
 from diffcurr.metrics.precision_recall import precision_recall
@@ -23,7 +25,7 @@ Measure = Callable[[Float[np.ndarray, "generated feature"]], Measured]
 """What is measured of the features of generated examples."""
 
 
-class Metric(abc.ABC):
+class Metric(ranges.Checked, abc.ABC):
     """Compares the features of generated examples with those of real ones."""
 
     @abc.abstractmethod
@@ -44,13 +46,11 @@ class FrechetDistance(Metric):
       resamples: bootstrap resamples of the interval.
     """
 
-    resamples: int = 200
-
-    def __post_init__(self) -> None:
-        if self.resamples < 2:
-            raise ValueError(f"resamples = {self.resamples}: an interval needs at least 2")
+    resamples: Annotated[int, Interval(ge=2, le=10**6)] = 200  # an interval needs two
 
     def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
+        if len(real) < 4:
+            raise ValueError(f"{len(real)} real images: the floor compares halves of them, so there must be at least 4")
         reference, known = frechet.statistics(real), levels(real, number)
 
         def measure(generated: Float[np.ndarray, "generated feature"]) -> Measured:
@@ -70,11 +70,7 @@ class PairMetric(Metric):
       pairs: examples of each kind that are compared, at most.
     """
 
-    pairs: int = 10_000
-
-    def __post_init__(self) -> None:
-        if self.pairs < 8:
-            raise ValueError(f"pairs = {self.pairs}: must be at least 8")
+    pairs: Annotated[int, Interval(ge=8, le=10**6)] = 10_000
 
     @abc.abstractmethod
     def compared(

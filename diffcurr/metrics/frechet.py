@@ -12,6 +12,7 @@ from diffcurr.metrics.intervals import Interval
 
 # Rounding may turn an eigenvalue of 0 into a negative one. This much is tolerated, relative to the largest eigenvalue.
 EIGENVALUE_TOLERANCE = 1e-6
+LARGEST = 1e140  # products of two, summed over features, are still float64
 
 
 class Statistics(NamedTuple):
@@ -35,7 +36,7 @@ class Statistics(NamedTuple):
           ValueError: if there are fewer than two examples.
         """
         if self.number < 2:
-            raise ValueError(f"{self.number} example: a covariance needs at least two")
+            raise ValueError(f"{self.number} example: a covariance needs at least two; give more images")
         return self.scatter / (self.number - 1)
 
 
@@ -77,12 +78,18 @@ def frechet_distance(
     is accurate also for covariances that do not have full rank, as with fewer examples than features.
 
     Raises:
-      ValueError: if a covariance has a negative eigenvalue.
+      ValueError: if a covariance has a negative eigenvalue, or a value is not finite or so large that the distance is
+        not.
     """
     mean_a, cov_a, mean_b, cov_b = (np.asarray(x, np.float64) for x in (mean_a, cov_a, mean_b, cov_b))
+    largest = np.max([np.max(np.abs(x), initial=0.0) for x in (mean_a, cov_a, mean_b, cov_b)])
+    if not largest < LARGEST:
+        raise ValueError(f"means or covariances up to {largest:.3g}: must be below {LARGEST:.3g}: look at the samples")
     values, vectors = scipy.linalg.eigh(cov_a)
-    root_a = (vectors * np.sqrt(_not_negative(values))) @ vectors.T
-    roots = np.sqrt(_not_negative(scipy.linalg.eigvalsh(root_a @ cov_b @ root_a)))
+    root_a = (vectors * np.sqrt(_not_negative(values, values[-1]))) @ vectors.T
+    # Where A and B share no direction all eigenvalues of the product are rounding errors, in proportion to |A| |B|.
+    products = scipy.linalg.eigvalsh(root_a @ cov_b @ root_a)
+    roots = np.sqrt(_not_negative(products, values[-1] * np.linalg.norm(cov_b)))
     distance = np.sum(np.square(mean_a - mean_b)) + np.trace(cov_a) + np.trace(cov_b) - 2.0 * np.sum(roots)
     return float(distance)
 
@@ -115,8 +122,10 @@ def distance_interval(
       seed: seed of the resampling.
 
     Raises:
-      ValueError: if there are fewer than two examples, or a feature is not finite.
+      ValueError: if there are fewer than two examples or resamples, or a feature is not finite.
     """
+    if resamples < 2:
+        raise ValueError(f"resamples = {resamples}: an interval needs at least two")
     whole = statistics(features)
     centred = np.asarray(features, np.float64) - whole.mean
 
@@ -151,9 +160,9 @@ def repeated(measure: Callable[[np.random.Generator], float], times: int, seed: 
         return list(pool.map(measure, generators))
 
 
-def _not_negative(eigenvalues: Float[np.ndarray, " value"]) -> Float[np.ndarray, " value"]:
+def _not_negative(eigenvalues: Float[np.ndarray, " value"], scale: float) -> Float[np.ndarray, " value"]:
     """Sets eigenvalues that rounding made negative to 0; raises ValueError if rounding cannot be the reason."""
-    if eigenvalues[0] < -EIGENVALUE_TOLERANCE * max(abs(eigenvalues[-1]), np.finfo(np.float64).tiny):
+    if eigenvalues[0] < -EIGENVALUE_TOLERANCE * max(abs(scale), abs(eigenvalues[-1]), np.finfo(np.float64).tiny):
         raise ValueError(
             f"eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}: a covariance has no negative eigenvalues"
         )

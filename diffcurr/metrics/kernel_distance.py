@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 BLOCK_SIZE = 1024  # rows of the kernel matrix that are in memory at once
+LARGEST = 1e20  # the 12th power of a feature, and its sums, are still float64
 
 
 class KernelDistance(NamedTuple):
@@ -36,7 +37,7 @@ def kernel_distance(a: Float[np.ndarray, "example feature"], b: Float[np.ndarray
       b: features of n other examples, independent of `a`.
 
     Raises:
-      ValueError: if the shapes differ, or there are fewer than 4 examples.
+      ValueError: if the shapes differ, there are fewer than 4 examples, or a feature is not finite or too large.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     n, width = a.shape
@@ -44,6 +45,10 @@ def kernel_distance(a: Float[np.ndarray, "example feature"], b: Float[np.ndarray
         raise ValueError(
             f"features of shapes {a.shape} and {b.shape}: give two equally large sets, of at least 4 examples"
         )
+
+    largest = np.max([np.max(np.abs(x), initial=0.0) for x in (a, b)])
+    if not width or not largest < LARGEST:
+        raise ValueError(f"{width} features up to {largest:.3g}: give some, below {LARGEST:.3g}: look at the samples")
 
     def kernel(x: Float[np.ndarray, "i feature"], y: Float[np.ndarray, "j feature"]) -> Float[np.ndarray, "i j"]:
         return (x @ y.T / width + 1.0) ** 3

@@ -35,9 +35,11 @@ def precision_recall(
       neighbours: k.
 
     Raises:
-      ValueError: if a set does not have more examples than `neighbours`.
+      ValueError: if a set does not have more examples than `neighbours`, or a feature is not finite.
     """
     for name, features in (("real", real), ("generated", generated)):
+        if not np.isfinite(features).all():
+            raise ValueError(f"some features of the {name} examples are not finite: look at the images")
         if len(features) <= neighbours:
             raise ValueError(f"{len(features)} {name} examples: there must be more than neighbours = {neighbours}")
     return PrecisionRecall(

@@ -1,6 +1,6 @@
 """Public PyTorch weights into our networks. Takes arrays by name, as safetensors gives them; no pickle is ever read."""
 
-import re
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,9 +12,11 @@ from flax import nnx
 from diffcurr.networks.dit import DiT
 from diffcurr.networks.embeddings import position_table
 from diffcurr.networks.unet import SongUNet
+from diffcurr.networks.unet_blocks import ResamplingConv
 
 Weights = dict[str, np.ndarray]
 Path = tuple[str, ...]
+FLOATS = tuple(np.dtype(kind) for kind in (np.float16, jnp.bfloat16, np.float32, np.float64))
 
 
 class Source(NamedTuple):
@@ -22,7 +24,7 @@ class Source(NamedTuple):
 
     Attributes:
       names: names of the public arrays: one for each block where our parameter is stacked over blocks, else one.
-      transform: a public array -> our layout.
+      transform: a public array -> our layout; as it is, where it cannot be brought into it.
       stacked: whether the arrays are stacked.
     """
 
@@ -41,48 +43,68 @@ def load_torch(network: nnx.Module, state_dict: Weights) -> None:
         with `model.`, too.
 
     Raises:
-      ValueError: naming the arrays that are missing, left over, or of another shape or (for fixed tables) other
-        values.
+      ValueError: naming the arrays that are missing, left over, of another shape, no floats, not finite, or (for fixed
+        tables) of other values. The network is then as it was.
     """
     prefix = "model." if state_dict and all(name.startswith("model.") for name in state_dict) else ""
     weights = {name.removeprefix(prefix): np.asarray(array) for name, array in state_dict.items()}
     state = nnx.to_pure_dict(nnx.state(network, nnx.Param))
     ours = {path: np.shape(value) for path, value in nnx.traversals.flatten_mapping(state).items()}
     if isinstance(network, DiT):
-        sources = {path: _dit_source(path, network.depth) for path in ours}
+        sources = {path: _dit_source(path, network) for path in ours}
         fixed = {"pos_embed": position_table(network.input_size // network.patch_size, network.hidden_size)[None]}
     elif isinstance(network, SongUNet):
         sources = {path: _unet_source(path) for path in ours}
-        fixed = _resample_filters(network, weights)
+        fixed = _resample_filters(network)
     else:
         raise ValueError(f"{type(network).__name__}: weights can be loaded into DiT and SongUNet")
 
     wanted = {name for source in sources.values() for name in source.names} | set(fixed)
     frequencies = "map_noise.freqs"
-    if isinstance(network, SongUNet) and network.frequencies is not None:
+    own_frequencies = network.frequencies if isinstance(network, SongUNet) else None
+    if own_frequencies is not None:
         wanted.add(frequencies)
     missing, left = sorted(wanted - set(weights)), sorted(set(weights) - wanted)
     if missing or left:
         raise ValueError(f"arrays missing: {_listed(missing)}; left over: {_listed(left)}")
+    dtypes = {name: array.dtype for name, array in weights.items()}
+    weights = {name: _float32(name, array) for name, array in weights.items()}
     for name, table in fixed.items():
-        if weights[name].shape != table.shape or not np.allclose(weights[name], table, atol=1e-5):
+        precision = max(1e-5, float(jnp.finfo(dtypes[name]).eps))  # files in half precision round the tables too
+        if weights[name].shape != table.shape or not np.allclose(weights[name], table, atol=precision):
             raise ValueError(f"{name}: is another table than this network's")
     loaded: dict[Path, jax.Array] = {}
     for path, source in sources.items():
         parts = [source.transform(weights[name]) for name in source.names]
-        value = np.stack(parts) if source.stacked else parts[0]
-        if path[0] == "final_linear" and value.shape[-1] == 2 * ours[path][-1]:
-            value = _first_half_of_channels(value, network)
-        if value.shape != ours[path]:
-            raise ValueError(f"{source.names[0]}: gives shape {value.shape}, the network has {ours[path]}")
-        loaded[path] = jnp.asarray(value, jnp.float32)
+        if path[0] == "final_linear":
+            parts = [_first_half_of_channels(parts[0], network, ours[path][-1])]
+        shape = ours[path][1:] if source.stacked else ours[path]
+        for name, part in zip(source.names, parts, strict=True):
+            if part.shape != shape:
+                raise ValueError(f"{name}: gives shape {part.shape}, the network has {shape}")
+        loaded[path] = jnp.asarray(np.stack(parts) if source.stacked else parts[0])
+    if isinstance(network, SongUNet) and own_frequencies is not None:
+        found = weights[frequencies]
+        if found.shape != (len(own_frequencies),):
+            raise ValueError(f"{frequencies}: has shape {found.shape}, the network has ({len(own_frequencies)},)")
+        network.frequencies = tuple(float(f) for f in found)
     nnx.update(network, nnx.traversals.unflatten_mapping(loaded))
-    if frequencies in wanted and isinstance(network, SongUNet):
-        network.frequencies = tuple(float(f) for f in weights[frequencies])
 
 
-def _first_half_of_channels(array: np.ndarray, network: nnx.Module) -> np.ndarray:
-    """Converts the last layer, whose features are ordered (row, column, channel)."""
+def _float32(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype not in FLOATS:
+        raise ValueError(f"{name}: is of dtype {array.dtype}: weights are floats, of 16, 32 or 64 bits")
+    with np.errstate(over="ignore"):
+        exact = array.astype(np.float32, copy=False)
+    if not np.isfinite(exact).all():
+        raise ValueError(f"{name}: holds NaN or infinity: the file is damaged, or its training failed")
+    return exact
+
+
+def _first_half_of_channels(array: np.ndarray, network: nnx.Module, width: int) -> np.ndarray:
+    """Converts the last layer, whose features are ordered (row, column, channel), if it has twice the width."""
+    if array.shape[-1:] != (2 * width,):
+        return array
     assert isinstance(network, DiT)
     by_channel = array.reshape(*array.shape[:-1], network.patch_size**2, 2 * network.out_channels)
     return by_channel[..., : network.out_channels].reshape(*array.shape[:-1], -1)
@@ -95,11 +117,13 @@ def _listed(names: list[str], most: int = 8) -> str:
 
 def _kernel(array: np.ndarray) -> np.ndarray:
     """[out, in] -> [in, out]; [out, in, height, width] -> [height, width, in, out]."""
-    return array.T if array.ndim == 2 else array.transpose(2, 3, 1, 0)
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
 
-def _patch_kernel(array: np.ndarray) -> np.ndarray:
+def _patch_kernel(array: np.ndarray, side: int) -> np.ndarray:
     """A convolution over whole patches -> a dense layer of (row, column, channel) features."""
+    if array.shape[2:] != (side, side):
+        return array
     return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
 
 
@@ -122,13 +146,14 @@ _DIT_LAYERS = {
 }
 
 
-def _dit_source(path: Path, depth: int) -> Source:
+def _dit_source(path: Path, network: DiT) -> Source:
     *_, layer, kind = path
     stacked = path[0] == "blocks"
     suffix = "bias" if kind == "bias" else "weight"
-    transforms = {"bias": _same, "embedding": _same, "kernel": _patch_kernel if layer == "x_embedder" else _kernel}
+    of_patches = functools.partial(_patch_kernel, side=network.patch_size)
+    transforms = {"bias": _same, "embedding": _same, "kernel": of_patches if layer == "x_embedder" else _kernel}
     public = f"{_DIT_LAYERS[layer]}.{suffix}"
-    names = tuple(public.format(block) for block in range(depth)) if stacked else (public,)
+    names = tuple(public.format(block) for block in range(network.depth)) if stacked else (public,)
     return Source(names, transforms[kind], stacked)
 
 
@@ -139,9 +164,9 @@ def _unet_source(path: Path) -> Source:
     return Source((f"{layer}.{suffix}",), _kernel if kind == "kernel" else _same)
 
 
-def _resample_filters(network: SongUNet, weights: Weights) -> dict[str, np.ndarray]:
+def _resample_filters(network: SongUNet) -> dict[str, np.ndarray]:
     """Every filter that the public network keeps, with the values that ours has."""
     taps = np.asarray(network.resample_filter, np.float32)
     table = (np.outer(taps, taps) / np.sum(taps) ** 2)[None, None]
-    pattern = re.compile(r".*_(up|down)\.(conv0|skip)\.resample_filter|.*_aux_(up|down|residual)\.resample_filter")
-    return {name: table for name in weights if pattern.fullmatch(name)}
+    layers = [(path, layer) for path, layer in nnx.iter_modules(network) if isinstance(layer, ResamplingConv)]
+    return {".".join(map(str, (*path, "resample_filter"))): table for path, layer in layers if layer.up or layer.down}

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval
 from flax import nnx
 from flax.nnx import initializers
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from diffcurr import ranges
 from diffcurr.networks import embeddings
 from diffcurr.networks.layers import Linear
 
@@ -36,21 +38,22 @@ class DiT(nnx.Module):
 
     DERIVED: ClassVar = ("input_size", "in_channels", "num_classes", "learn_sigma", "class_dropout_prob")
 
+    @ranges.checked
     def __init__(
         self,
-        input_size: int = 32,
-        patch_size: int = 2,
-        in_channels: int = 4,
-        hidden_size: int = 1152,
-        depth: int = 28,
-        num_heads: int = 16,
-        num_classes: int = 1000,
+        input_size: ranges.Width = 32,
+        patch_size: ranges.Width = 2,
+        in_channels: ranges.Width = 4,
+        hidden_size: ranges.Width = 1152,
+        depth: ranges.Few = 28,
+        num_heads: ranges.Few = 16,
+        num_classes: Annotated[int, Interval(ge=0, le=2**24)] = 1000,
         learn_sigma: bool = True,
         *,
-        mlp_ratio: float = 4.0,
-        class_dropout_prob: float = 0.1,
-        remat: str = "none",
-        scan_unroll: int = 1,
+        mlp_ratio: Annotated[float, Interval(gt=0, le=64)] = 4.0,
+        class_dropout_prob: ranges.Share = 0.1,
+        remat: Annotated[str, ranges.OneOf(REMAT_POLICIES)] = "none",
+        scan_unroll: ranges.Few = 1,
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
@@ -77,10 +80,6 @@ class DiT(nnx.Module):
             raise ValueError(f"patch_size = {patch_size}: must divide the image's side of {input_size}")
         if hidden_size % num_heads or hidden_size % 4:
             raise ValueError(f"hidden_size = {hidden_size}: must be divisible by num_heads = {num_heads} and by 4")
-        if remat not in REMAT_POLICIES:
-            raise ValueError(f"remat = {remat!r}: choose one of {', '.join(REMAT_POLICIES)}")
-        if depth < 1:
-            raise ValueError(f"depth = {depth}: there must be at least one block")
         self.input_size, self.patch_size = input_size, patch_size
         self.hidden_size, self.depth = hidden_size, depth
         self.out_channels = in_channels * (2 if learn_sigma else 1)

@@ -3,14 +3,16 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Interval, Len, MultipleOf
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from diffcurr import ranges
 from diffcurr.networks import embeddings
 from diffcurr.networks.layers import keep_batch_spread
 from diffcurr.networks.unet_blocks import SKIP_SCALE, Maker, UNetBlock
@@ -19,6 +21,8 @@ ENCODERS = ("standard", "skip", "residual")
 DECODERS = ("standard", "skip")
 EMBEDDINGS = ("positional", "fourier")
 FOURIER_SCALE = 16.0
+
+Multiple: TypeAlias = Annotated[int, Interval(ge=1, le=64)]
 
 
 class SongUNet(nnx.Module):
@@ -38,25 +42,26 @@ class SongUNet(nnx.Module):
 
     DERIVED: ClassVar = ("img_resolution", "in_channels", "out_channels", "label_dim", "augment_dim")
 
+    @ranges.checked
     def __init__(
         self,
-        img_resolution: int = 32,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        label_dim: int = 0,
-        augment_dim: int = 0,
-        model_channels: int = 128,
-        channel_mult: Sequence[int] = (2, 2, 2),
-        num_blocks: int = 4,
-        attn_resolutions: Sequence[int] = (16,),
-        dropout: float = 0.10,
+        img_resolution: ranges.Width = 32,
+        in_channels: ranges.Width = 3,
+        out_channels: ranges.Width = 3,
+        label_dim: Annotated[int, Interval(ge=0, le=2**24)] = 0,
+        augment_dim: Annotated[int, Interval(ge=0, le=2**16)] = 0,
+        model_channels: Annotated[int, Interval(ge=4, le=2**16), MultipleOf(4)] = 128,
+        channel_mult: Annotated[Sequence[Multiple], Len(1, 16)] = (2, 2, 2),
+        num_blocks: ranges.Few = 4,
+        attn_resolutions: Sequence[ranges.Width] = (16,),
+        dropout: ranges.ShareBelowOne = 0.10,
         *,
-        channel_mult_emb: int = 4,
-        embedding_type: str = "positional",
-        channel_mult_noise: int = 1,
-        encoder_type: str = "standard",
-        decoder_type: str = "standard",
-        resample_filter: Sequence[int] = (1, 1),
+        channel_mult_emb: Multiple = 4,
+        embedding_type: Annotated[str, ranges.OneOf(EMBEDDINGS)] = "positional",
+        channel_mult_noise: Multiple = 1,
+        encoder_type: Annotated[str, ranges.OneOf(ENCODERS)] = "standard",
+        decoder_type: Annotated[str, ranges.OneOf(DECODERS)] = "standard",
+        resample_filter: Annotated[Sequence[Multiple], Len(1, 16)] = (1, 1),
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
@@ -80,20 +85,11 @@ class SongUNet(nnx.Module):
         Raises:
           ValueError: naming the argument, if it is none of its choices or the sizes do not fit.
         """
-        for name, value, choices in (
-            ("embedding_type", embedding_type, EMBEDDINGS),
-            ("encoder_type", encoder_type, ENCODERS),
-            ("decoder_type", decoder_type, DECODERS),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} = {value!r}: choose one of {', '.join(choices)}")
         if img_resolution % 2 ** (len(channel_mult) - 1):
             raise ValueError(
                 f"channel_mult = {tuple(channel_mult)}: an image's side of {img_resolution} cannot be halved "
                 f"{len(channel_mult) - 1} times"
             )
-        if model_channels % 4:
-            raise ValueError(f"model_channels = {model_channels}: must be divisible by 4")
         self.label_dim, self.augment_dim, self.dtype = label_dim, augment_dim, jnp.dtype(dtype)
         self.dropout, self.resample_filter = dropout, tuple(resample_filter)
         make = Maker(self.dtype, self.resample_filter, rngs)

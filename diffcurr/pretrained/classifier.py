@@ -1,6 +1,6 @@
 """A small classifier whose features images are compared by; digits' and Fashion-MNIST's weights are shipped."""
 
-import json
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 from safetensors.numpy import save
 
+from diffcurr.pretrained import arrays as arrays_lib
+
 WIDTH = 128  # number of features
+LIMITS = {"side": 1024, "channels": 16, "classes": 100_000}
 
 
 class Classifier(nnx.Module):
@@ -37,15 +40,45 @@ class Classifier(nnx.Module):
 
 
 def to_bytes(network: Classifier, facts: dict[str, str]) -> bytes:
-    """A safetensors file: the weights, and facts about them."""
+    """A safetensors file: the weights, and facts about them, among them those that `from_arrays` needs."""
     state = nnx.to_pure_dict(nnx.state(network, nnx.Param))
-    arrays = {".".join(map(str, path)): np.asarray(x) for path, x in nnx.traversals.flatten_mapping(state).items()}
+    arrays = {_name(path): np.asarray(x) for path, x in nnx.traversals.flatten_mapping(state).items()}
     return save(arrays, metadata=facts)
 
 
 def from_arrays(arrays: dict[str, np.ndarray], facts: dict[str, str]) -> Classifier:
-    """The classifier whose weights and facts a file of `to_bytes` holds."""
-    network = Classifier(*json.loads(facts["shape"]), rngs=nnx.Rngs(0))
-    flat = {tuple(int(p) if p.isdigit() else p for p in name.split(".")): jnp.asarray(x) for name, x in arrays.items()}
-    nnx.update(network, nnx.traversals.unflatten_mapping(flat))
+    """The classifier whose weights and facts a file of `to_bytes` holds.
+
+    Args:
+      arrays: floats by name, as many and of such shapes as the network has.
+      facts: `shape`, which `shape_of` reads.
+
+    Raises:
+      ValueError: naming the fact, or the array, that is not what it must be.
+    """
+    side, channels, classes = shape_of(facts)
+    network = nnx.eval_shape(lambda: Classifier(side, channels, classes, rngs=nnx.Rngs(0)))
+    state = nnx.traversals.flatten_mapping(nnx.to_pure_dict(nnx.state(network, nnx.Param)))
+    arrays_lib.check(arrays, {_name(path): x.shape for path, x in state.items()})
+    found = {path: jnp.asarray(arrays[_name(path)], jnp.float32) for path in state}
+    nnx.update(network, nnx.traversals.unflatten_mapping(found))
     return network
+
+
+def shape_of(facts: dict[str, str]) -> tuple[int, int, int]:
+    """(side of the images, channels, classes), from the fact `shape`: such as "[8, 1, 10]".
+
+    Raises:
+      ValueError: if it is missing, something else, or beyond `LIMITS`.
+    """
+    given = facts.get("shape", "")
+    numbers = re.fullmatch(r"\[([0-9]{1,6}), ?([0-9]{1,6}), ?([0-9]{1,6})\]", given)
+    side, channels, classes = map(int, numbers.groups()) if numbers else (0, 0, 0)
+    if not all(1 <= size <= LIMITS[name] for name, size in zip(LIMITS, (side, channels, classes), strict=True)):
+        limits = ", ".join(f"{name} 1 to {limit}" for name, limit in LIMITS.items())
+        raise ValueError(f"its fact shape = {given!a:.80}: must be [side, channels, classes], {limits}")
+    return side, channels, classes
+
+
+def _name(path: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, path))

@@ -14,6 +14,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from diffcurr.pretrained.arrays import check
+
 WIDTH = 2048  # number of features: the channels of the last block, averaged over positions
 SIDE = 299  # height and width of the images that the network was trained on
 EPSILON = 1e-3  # added to the variance in batch normalisation
@@ -232,24 +234,21 @@ def from_public(arrays: Mapping[str, np.ndarray]) -> Inception:
         arrays of the classifier (`fc`) and the counters of batches are ignored.
 
     Raises:
-      ValueError: if arrays are missing, left over or have another shape; the message names them.
+      ValueError: if arrays are missing, left over, of another shape, no floats or not finite; the message names them.
     """
     network = nnx.eval_shape(lambda: Inception(rngs=nnx.Rngs(0)))
-    wanted = {f"{name}.{part}" for name in network.convs for part in ("conv.weight", *NORMALISATION)}
-    given = {name for name in arrays if not name.startswith("fc.") and not name.endswith(".num_batches_tracked")}
-    for what, names in (("missing", wanted - given), ("left over", given - wanted)):
-        if names:
-            listed = sorted(names)
-            raise ValueError(
-                f"arrays {what}: {', '.join(listed[:4])}" + (f" and {len(names) - 4} more" * (len(names) > 4))
-            )
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, conv in network.convs.items():
+        height, width, inside, outside = conv.kernel.shape
+        shapes[f"{name}.conv.weight"] = (outside, inside, height, width)
+        shapes |= {f"{name}.{part}": (outside,) for part in NORMALISATION}
+    ignored = {name for name in arrays if name.startswith("fc.") or name.endswith(".num_batches_tracked")}
+    check({name: array for name, array in arrays.items() if name not in ignored}, shapes)
     for name, conv in network.convs.items():
         kernel = np.asarray(arrays[f"{name}.conv.weight"], np.float64).transpose(2, 3, 1, 0)
         scale, shift, mean, variance = (np.asarray(arrays[f"{name}.{part}"], np.float64) for part in NORMALISATION)
-        if kernel.shape != conv.kernel.shape:
-            raise ValueError(
-                f"{name}.conv.weight: gives a kernel of shape {kernel.shape}, the network has {conv.kernel.shape}"
-            )
+        if variance.min() < 0:
+            raise ValueError(f"{name}.bn.running_var: holds {variance.min():.3g}: a variance is not negative")
         scale = scale / np.sqrt(variance + EPSILON)
         conv.kernel = nnx.Param(jnp.asarray(kernel * scale, jnp.float32))
         conv.bias = nnx.Param(jnp.asarray(shift - mean * scale, jnp.float32))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffcurr import ranges
 from diffcurr.processes.density import Density, Share, Uniform, array_module, inside, special_module
 from diffcurr.processes.prediction import Epsilon, Level, Prediction, expand
 from diffcurr.processes.weighting import Constant, Weighting
@@ -44,7 +45,7 @@ class Losses(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Process(abc.ABC):
+class Process(ranges.Checked, abc.ABC):
     """x = alpha x0 + sigma noise at a noise level, which has three names.
 
     The quantile u in [0, 1): the share of the process's own training distribution that has less noise; the native time
@@ -65,6 +66,7 @@ class Process(abc.ABC):
     density: Density = Uniform()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.density.check(self.num_levels)
         self.weighting.check(self)
         self.prediction.check(self.level(self.sampling_times(2)[:1]))
@@ -201,12 +203,6 @@ class Process(abc.ABC):
     ) -> Float[Array, " batch"]:
         """What is added to the loss of each example for the learned variance."""
         raise NotImplementedError
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ValueError unless the value is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} = {value!r}: choose one of {', '.join(choices)}")
 
 
 def check_no_last_step(last_step: float) -> None:

@@ -2,12 +2,15 @@
 
 import dataclasses
 import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Interval
 from jaxtyping import Array, Float
 
+from diffcurr import ranges
 from diffcurr.processes import base
 from diffcurr.processes.density import array_module
 from diffcurr.processes.prediction import Epsilon, expand
@@ -28,17 +31,14 @@ class DDPM(base.Process):
         bound not rescaled: the hybrid loss of ADM and DiT).
     """
 
-    schedule: str = "linear"
-    num_timesteps: int = 1000
+    schedule: Annotated[str, ranges.OneOf(SCHEDULES)] = "linear"
+    num_timesteps: Annotated[int, Interval(ge=2, le=2**16)] = 1000
     learn_variance: bool = False
 
     def __post_init__(self) -> None:
-        base.check_choice("schedule", self.schedule, SCHEDULES)
-        smallest = 21 if self.schedule == "linear" else 2  # below, the scaled linear schedule has a beta of 1 or more
-        if self.num_timesteps < smallest:
-            raise ValueError(
-                f"num_timesteps = {self.num_timesteps}: the {self.schedule} schedule needs at least {smallest}"
-            )
+        ranges.Checked.__post_init__(self)
+        if self.schedule == "linear" and self.num_timesteps < 21:  # the scaled schedule has a beta of 1 or more
+            raise ValueError(f"num_timesteps = {self.num_timesteps}: the linear schedule needs at least 21")
         if self.learn_variance and not isinstance(self.prediction, Epsilon):
             raise ValueError("learn_variance: needs prediction = 'epsilon'")
         super().__post_init__()

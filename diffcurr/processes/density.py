@@ -14,6 +14,8 @@ import numpy as np
 import scipy  # loads its modules when they are named
 from jaxtyping import Array, Float
 
+from diffcurr import ranges
+
 
 class Share(NamedTuple):
     """A place on a process's path.
@@ -42,7 +44,7 @@ def inside(u: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, 
     return array_module(u).clip(u, 2.0**-25, 1.0 - 2.0**-24)
 
 
-class Density(abc.ABC):
+class Density(ranges.Checked, abc.ABC):
     """A distribution over the path, for u given as NumPy arrays (then in float64) or JAX's."""
 
     @abc.abstractmethod
@@ -82,11 +84,7 @@ class LogitNormal(Density):
     """
 
     mean: float = 0.0
-    std: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.std <= 0:
-            raise ValueError(f"std = {self.std}: must be above 0")
+    std: ranges.Positive = 1.0
 
     def share(self, u: Float[Array | np.ndarray, "*batch"], num_levels: int) -> Share:
         special = special_module(u)
@@ -110,12 +108,8 @@ class Speed(Density):
       k: levels below tau are so many times as likely as those above.
     """
 
-    tau: int = 700
-    k: float = 5.0
-
-    def __post_init__(self) -> None:
-        if self.k <= 0:
-            raise ValueError(f"k = {self.k}: must be above 0")
+    tau: ranges.Steps = 700
+    k: ranges.Positive = 5.0
 
     def check(self, num_levels: int) -> None:
         if not 0 < self.tau < num_levels:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffcurr import ranges
 from diffcurr.processes import base
 from diffcurr.processes.density import array_module, inside, special_module
 from diffcurr.processes.prediction import Level, Preconditioned, Prediction
@@ -26,18 +27,15 @@ class EDM(base.Process):
     prediction: Prediction = Preconditioned()
     weighting: Weighting = NetworkError()
     p_mean: float = -1.2
-    p_std: float = 1.2
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    rho: float = 7.0
+    p_std: ranges.Positive = 1.2
+    sigma_min: ranges.Positive = 0.002
+    sigma_max: ranges.Positive = 80.0
+    rho: ranges.Positive = 7.0
 
     def __post_init__(self) -> None:
-        for name in ("p_std", "sigma_min", "rho"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be above 0")
+        super().__post_init__()
         if self.sigma_max <= self.sigma_min:
             raise ValueError(f"sigma_max = {self.sigma_max}: must be above sigma_min = {self.sigma_min}")
-        super().__post_init__()
 
     def path_time(self, q: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
         xp, special = array_module(q), special_module(q)

@@ -1,10 +1,12 @@
 """Flow matching with the paths and conventions of SiT (Ma et al. 2024; Lipman et al. 2023; Esser et al. 2024)."""
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffcurr import ranges
 from diffcurr.processes import base
 from diffcurr.processes.density import Share, array_module, inside
 from diffcurr.processes.prediction import Level, Prediction, Velocity
@@ -23,11 +25,7 @@ class Flow(base.Process):
     """
 
     prediction: Prediction = Velocity()
-    path: str = "linear"
-
-    def __post_init__(self) -> None:
-        base.check_choice("path", self.path, PATHS)
-        super().__post_init__()
+    path: Annotated[str, ranges.OneOf(PATHS)] = "linear"
 
     def path_time(self, q: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
         return (1.0 - inside(q)).astype(q.dtype)

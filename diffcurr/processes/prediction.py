@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffcurr import ranges
 from diffcurr.processes.density import array_module
 
 Levels: TypeAlias = Float[Array, " batch"] | Float[np.ndarray, " batch"]
@@ -36,7 +37,7 @@ def expand(per_example: Any, like: Float[Array, "batch *rest"]) -> Float[Array, 
     return per_example.reshape(per_example.shape + (1,) * (like.ndim - 1))
 
 
-class Prediction:
+class Prediction(ranges.Checked):
     """A prediction o = a x0 + b noise, trained by its own squared error."""
 
     def coefficients(self, level: Level) -> tuple[Levels, Levels]:
@@ -161,11 +162,7 @@ class Preconditioned(Prediction):
       sigma_data: standard deviation of the data.
     """
 
-    sigma_data: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.sigma_data <= 0:
-            raise ValueError(f"sigma_data = {self.sigma_data}: must be above 0")
+    sigma_data: ranges.Positive = 0.5
 
     def check(self, level: Level) -> None:
         if bool(np.any(level.alpha != 1.0)):

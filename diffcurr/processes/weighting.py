@@ -7,12 +7,14 @@ x0, SNR / (SNR + 1) w for v.
 
 import abc
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Interval
 from jaxtyping import Array, Float
 
+from diffcurr import ranges
 from diffcurr.processes.prediction import Level, Prediction
 
 
@@ -36,7 +38,7 @@ class Process(Protocol):
     def alpha_sigma(self, time: Any) -> tuple[Any, Any]: ...
 
 
-class Weighting(abc.ABC):
+class Weighting(ranges.Checked, abc.ABC):
     """The factor of each example's squared error."""
 
     @abc.abstractmethod
@@ -88,10 +90,7 @@ class MinSNR(NoiseWeighting):
       gamma: the signal-to-noise ratio above which the weight of x0 is constant.
     """
 
-    gamma: float = 5.0
-
-    def __post_init__(self) -> None:
-        _check_positive("gamma", self.gamma)
+    gamma: ranges.Positive = 5.0
 
     def of_snr(self, snr: Array) -> Float[Array, " batch"]:
         return jnp.minimum(1.0, self.gamma / snr)
@@ -108,10 +107,7 @@ class SoftMinSNR(NoiseWeighting):
       gamma: the signal-to-noise ratio at which the weight of x0 is half its limit.
     """
 
-    gamma: float = 4.0
-
-    def __post_init__(self) -> None:
-        _check_positive("gamma", self.gamma)
+    gamma: ranges.Positive = 4.0
 
     def of_snr(self, snr: Array) -> Float[Array, " batch"]:
         return self.gamma / (snr + self.gamma)
@@ -126,12 +122,8 @@ class P2(NoiseWeighting):
       k: the signal-to-noise ratio at which that begins.
     """
 
-    gamma: float = 1.0
-    k: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_positive("gamma", self.gamma)
-        _check_positive("k", self.k)
+    gamma: ranges.Positive = 1.0
+    k: ranges.Positive = 1.0
 
     def of_snr(self, snr: Array) -> Float[Array, " batch"]:
         return (self.k + snr) ** -self.gamma
@@ -146,12 +138,8 @@ class Speed(Weighting):
       limit: SpeeD's lambda: the slopes are scaled to [1 - limit, limit].
     """
 
-    tau: int = 700
-    limit: float = 0.6
-
-    def __post_init__(self) -> None:
-        if not 0.5 < self.limit <= 1:
-            raise ValueError(f"limit = {self.limit}: must lie in (0.5, 1]")
+    tau: ranges.Steps = 700
+    limit: Annotated[float, Interval(gt=0.5, le=1)] = 0.6
 
     def check(self, process: Process) -> None:
         if not 0 < self.tau < process.num_levels:
@@ -168,11 +156,6 @@ class Speed(Weighting):
     def __call__(self, process: Process, time: Array, level: Level) -> Float[Array, " batch"]:
         index = jnp.floor(process.path_share(time) * process.num_levels).astype(jnp.int32)
         return jnp.asarray(self.table(process), jnp.float32)[index]
-
-
-def _check_positive(name: str, value: float) -> None:
-    if value <= 0:
-        raise ValueError(f"{name} = {value}: must be above 0")
 
 
 WEIGHTINGS: dict[str, type[Weighting]] = {

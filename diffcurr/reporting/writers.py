@@ -5,11 +5,14 @@ import json
 import math
 import os
 import socket
+import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from etils import epath
+from google.protobuf.message import DecodeError
 
 from diffcurr import atomic_file
 
@@ -18,14 +21,26 @@ EVALUATIONS = "evaluations.jsonl"  # a row each time that samples were compared 
 
 
 def read_rows(workdir: epath.PathLike, file: str = METRICS) -> list[dict[str, Any]]:
-    """The rows of a workdir's `file`, oldest first; a last line cut off by a crash is left out."""
+    """The rows of a workdir's `file`, oldest first.
+
+    A last line cut off by a crash is left out; so is, with a warning, any line that is no row.
+    """
     path = epath.Path(workdir) / file
     if not path.exists():
         return []
-    rows = []
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            rows.append(json.loads(line))
+    rows, damaged = [], []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            rows.append(row)
+        elif line.endswith(b"\n"):
+            damaged.append(number)
+    if damaged:
+        lines = ", ".join(map(str, damaged[:5])) + (f" and {len(damaged) - 5} more" if len(damaged) > 5 else "")
+        print(f"WARNING: {path}: left out what is no row of numbers: line {lines}", file=sys.stderr, flush=True)
     return rows
 
 
@@ -35,16 +50,20 @@ class MetricWriter:
     Files are opened for each row and closed again: on an object store (gs://) only a closed file can be read.
     """
 
-    def __init__(self, workdir: epath.PathLike, last_step: int):
-        """Opens the workdir's files; rows after `last_step`, written by a run that then crashed, are dropped."""
-        self._workdir = epath.Path(workdir)
+    def __init__(self, workdir: epath.PathLike, last_step: int, check: Callable[[], None] = lambda: None):
+        """Rows and events after `last_step`, written by a run that then crashed, are dropped.
+
+        Args:
+          check: called before anything is written in the background; raises where the workdir is gone.
+        """
+        self._workdir, self._check = epath.Path(workdir), check
         for file in (METRICS, EVALUATIONS):
-            rows = [row for row in read_rows(workdir, file) if row["step"] <= last_step]
-            if rows or file == METRICS:
+            if (self._workdir / file).exists():
+                rows = [row for row in read_rows(workdir, file) if row["step"] <= last_step]
                 with atomic_file.replacing(self._workdir / file) as path:
                     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            else:
-                (self._workdir / file).unlink(missing_ok=True)
+        for path in sorted(self._workdir.glob("events.out.tfevents.*")):
+            _drop_events(path, last_step)
         # TensorBoard finds files by "tfevents" in their name, and reads them in the order of their names.
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._events = self._workdir / name
@@ -56,13 +75,17 @@ class MetricWriter:
         row = {"step": step} | {name: _plain(value) for name, value in values.items()}
         with (self._workdir / file).open("a") as rows:
             rows.write(json.dumps(row) + "\n")
-        self._raise_errors()
-        self._waiting.append(self._thread.submit(_append_event, self._events, time.time(), step, values))
+        self.submit(_append_event, self._events, time.time(), step, values)
 
     def submit(self, function: Any, *args: Any) -> None:
-        """Runs `function(*args)`, such as drawing a figure, in the same thread."""
+        """Runs `function(*args)`, such as drawing a figure, in the background. Raises earlier errors."""
+
+        def checked() -> None:
+            self._check()
+            function(*args)
+
         self._raise_errors()
-        self._waiting.append(self._thread.submit(function, *args))
+        self._waiting.append(self._thread.submit(checked))
 
     def close(self) -> None:
         """Waits for everything to be written."""
@@ -85,6 +108,27 @@ class Discard:
 
     def close(self) -> None:
         """Nothing."""
+
+
+def _drop_events(path: epath.Path, last_step: int) -> None:
+    """Drops from a file of TensorBoard events those after `last_step`, and a record that a crash cut off."""
+    from tensorboard.compat.proto.event_pb2 import Event  # only here: it takes a moment
+
+    content, kept, at = path.read_bytes(), [], 0
+    while at + 12 <= len(content):  # a record: its length, 8 bytes, and checksum, 4; the event; its checksum, 4
+        end = at + 16 + int.from_bytes(content[at : at + 8], "little")
+        if end > len(content):
+            break
+        try:
+            step = Event.FromString(content[at + 12 : end - 4]).step
+        except DecodeError:
+            break
+        if step <= last_step:
+            kept.append(content[at:end])
+        at = end
+    if sum(map(len, kept)) < len(content):
+        with atomic_file.replacing(path) as temporary:
+            temporary.write_bytes(b"".join(kept))
 
 
 def _plain(value: Any) -> Any:

@@ -3,14 +3,16 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
+from annotated_types import Interval, Len
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from diffcurr import ranges
 from diffcurr.codecs import Codec
 from diffcurr.conditioning import Condition, Conditioning
 from diffcurr.processes import Process
@@ -21,7 +23,7 @@ PART = 256  # samples drawn at a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampling:
+class Sampling(ranges.Checked):
     """The settings of `sampling`.
 
     Attributes:
@@ -33,19 +35,18 @@ class Sampling:
       clip: limit of |x0-hat|; 0 for none.
     """
 
-    steps: int
-    last_step: float = 0.0
-    guidance: float = 1.0
-    guidance_interval: Sequence[float] = (0.0, 1.0)
-    guidance_channels: int = 0
-    clip: float = 0.0
+    steps: ranges.Steps
+    last_step: ranges.ShareBelowOne = 0.0
+    guidance: ranges.NotNegative = 1.0
+    guidance_interval: Annotated[Sequence[ranges.Share], Len(2, 2)] = (0.0, 1.0)
+    guidance_channels: Annotated[int, Interval(ge=0, le=2**16)] = 0
+    clip: ranges.NotNegative = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "guidance_interval", tuple(self.guidance_interval))
-        if self.clip < 0:
-            raise ValueError(f"clip = {self.clip}: a limit above 0, or 0 for none")
         low, high = self.guidance_interval
-        if not 0.0 <= low < high <= 1.0:
+        if low >= high:
             raise ValueError(f"guidance_interval = {self.guidance_interval}: two rising quantiles in [0, 1]")
 
     def check(self, process: Process, conditioning: Conditioning, channels: int) -> None:

@@ -14,7 +14,7 @@ from diffcurr.data.datasets import Dataset
 from diffcurr.errors import UserError
 from diffcurr.metrics import evaluation
 from diffcurr.metrics.evaluation import Measure, Measured, Metric
-from diffcurr.metrics.features import CACHE, Features, of_reference
+from diffcurr.metrics.features import Features, of_reference
 from diffcurr.sampling.drawing import Sampler
 
 
@@ -67,7 +67,7 @@ class Evaluator:
             )
         source = dataset.opened()
         images = pipeline.load(source, dataset, sampler.conditioning.of, len(source), seed=0).x
-        real = of_reference(features, images, CACHE)
+        real = of_reference(features, images)
         return cls(
             sampler=sampler,
             dataset=dataset,

@@ -5,10 +5,11 @@ devices, and any single altered value changes it. A checkpoint that cannot be re
 passed over, loudly, for the one before; it is moved aside, never deleted.
 """
 
+import functools
 import json
 import sys
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +26,43 @@ FORMER_FIELDS = {"curriculum": "pacing"}
 """Field of the state -> what version 0.1.0 called it in its checkpoints."""
 
 
+class Restored(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+      state: the state, on the devices.
+      data: the data iterator's state.
+      progress: what else the run goes on from, JSON values; {} in a checkpoint of an older version.
+    """
+
+    state: TrainState
+    data: dict[str, Any]
+    progress: dict[str, Any]
+
+
 class Checkpoints:
-    """The checkpoints of one run: the two latest (so that there is one to fall back to) and the best."""
+    """The checkpoints of one run: the two latest (so that there is one to fall back to) and the best.
+
+    Attributes:
+      proven: whether a checkpoint was read from the folder, so that what is saved there can be trusted.
+    """
 
     def __init__(self, directory: epath.PathLike, *, read_only: bool = False):
+        """
+        Raises:
+          UserError: if there is something else in the folder's place.
+        """
         self._directory = epath.Path(directory).absolute()
+        if self._directory.exists() and not self._directory.is_dir():
+            raise UserError(f"{self._directory}: is no folder, so it holds no checkpoints; move it away")
         self._read_only = read_only
-        self._manager = ocp.CheckpointManager(
+        self.proven = False
+        self._fingerprint = jax.jit(fingerprint)
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        """Orbax's, which makes the folder: when something is to be written there, or to be read."""
+        return ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=preservation_policy.AnyPreservationPolicy(
@@ -45,46 +76,86 @@ class Checkpoints:
                         ),
                     ]
                 ),
-                create=not read_only,
-                cleanup_tmp_directories=not read_only,
+                create=not self._read_only,
+                cleanup_tmp_directories=not self._read_only,
             ),
         )
-        self._fingerprint = jax.jit(fingerprint)
 
     def save(
-        self, step: int, state: TrainState, data: dict[str, Any], config: dict[str, Any], loss: float | None
+        self,
+        step: int,
+        state: TrainState,
+        data: dict[str, Any],
+        config: dict[str, Any],
+        loss: float | None,
+        progress: dict[str, Any] | None = None,
     ) -> None:
-        """Saves in the background; an error of an earlier save is raised here.
+        """Saves in the background; an error of an earlier save is raised here. The first save of a run is read back.
 
         Args:
           data: the data iterator's state, JSON values, the same on every process.
           loss: the loss by which the best checkpoint is chosen; None where it is comparable with no other (a stage in
             which not every cluster is active).
+          progress: what else the run goes on from, JSON values.
 
         Raises:
           FloatingPointError: if a parameter is not finite; nothing is saved.
+          UserError: if the checkpoint cannot be read again.
         """
         prints, finite = jax.device_get(self._fingerprint(state))
         if not finite:
             raise FloatingPointError(f"a parameter is not finite after step {step}")
-        integrity = {"state": prints.tolist(), "rest": _checksum(data, config)}
+        progress = progress or {}
+        integrity = {"state": prints.tolist(), "rest": _checksum(data, config, progress)}
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 data=ocp.args.JsonSave(data),
                 config=ocp.args.JsonSave(config),
+                progress=ocp.args.JsonSave(progress),
                 integrity=ocp.args.JsonSave(integrity),
             ),
             metrics=None if loss is None else {"loss": loss},
+        )
+        if not self.proven:
+            self._manager.wait_until_finished()
+            self._read_back(step, state, prints.tolist())
+            self.proven = True
+
+    def _read_back(self, step: int, state: TrainState, prints: list[int]) -> None:
+        """Reads a checkpoint again field by field, since the whole of it may not fit beside the state.
+
+        Raises:
+          UserError: if what is read is not what was saved.
+        """
+        found: list[int] = []
+        try:
+            with ocp.PyTreeCheckpointer() as reader:
+                for name, part in state._asdict().items():
+                    like = {name: jax.tree.map(ocp.utils.to_shape_dtype_struct, part)}
+                    arguments = ocp.args.PyTreeRestore(
+                        item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
+                    )
+                    restored = reader.restore(self._directory / str(step) / "state", args=arguments)
+                    found += jax.device_get(jax.jit(_prints)(restored)).tolist()
+        except Exception as error:  # whatever Orbax makes of a folder that does not give back what it took
+            raise UserError(self._not_read_back(step, first_line(error, 300))) from error
+        if found != prints:
+            raise UserError(self._not_read_back(step, "other values"))
+
+    def _not_read_back(self, step: int, what: str) -> str:
+        return (
+            f"the checkpoint of step {step} in {self._directory} was saved and cannot be read again ({what}): the run "
+            f"ends here, since nothing of it would last; choose another --workdir"
         )
 
     def preempted(self, step: int) -> bool:
         """Whether any of several processes was asked to leave; the same answer for all, at the same step."""
         return jax.process_count() > 1 and self._manager.reached_preemption(step)
 
-    def restore(self, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest good checkpoint as (state, data position), or None if there is none at all.
+    def restore(self, abstract_state: TrainState) -> Restored | None:
+        """The newest good checkpoint, or None if there is none at all.
 
         Args:
           abstract_state: shapes, dtypes and shardings to restore onto; they need not be those it was saved with.
@@ -92,6 +163,8 @@ class Checkpoints:
         Raises:
           UserError: if there are checkpoints and none is good.
         """
+        if not self._directory.exists():
+            return None
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -103,6 +176,7 @@ class Checkpoints:
             if damaged:
                 print(f"WARNING: falling back to checkpoint {step}", file=sys.stderr, flush=True)
                 self._set_aside(list(damaged))
+            self.proven = True
             return found
         if damaged:
             raise UserError(
@@ -110,28 +184,29 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, step: int, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def _read(self, step: int, abstract_state: TrainState) -> Restored:
         config = self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore())).config
         former = FORMER_FIELDS if "class_conditional" in config else {}  # a key of version 0.1.0
         saved = {former.get(name, name): part for name, part in abstract_state._asdict().items()}
+        # Versions before 0.2 saved no progress. Where it was saved and is gone, the checksum tells.
+        plain = ["data", "config", "integrity"]
+        plain += ["progress"] if (self._directory / str(step) / "progress").exists() else []
         items = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(saved),
-                data=ocp.args.JsonRestore(),
-                config=ocp.args.JsonRestore(),
-                integrity=ocp.args.JsonRestore(),
+                state=ocp.args.StandardRestore(saved), **{name: ocp.args.JsonRestore() for name in plain}
             ),
         )
+        rest = [items[name] for name in ("data", "config", "progress") if name in plain]
         state = TrainState(**{name: items.state[former.get(name, name)] for name in TrainState._fields})
         prints, _ = jax.device_get(self._fingerprint(state))
         if prints.tolist() != items.integrity["state"]:
             names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
             changed = [n for n, a, b in zip(names, prints, items.integrity["state"], strict=True) if a != b]
             raise ValueError(f"its fingerprint differs from the one it was saved with in {', '.join(changed)}")
-        if _checksum(items.data, items.config) != items.integrity["rest"]:
-            raise ValueError("its data position or config differs from the one it was saved with")
-        return state, items.data
+        if _checksum(*rest) != items.integrity["rest"]:
+            raise ValueError("its data position, config or progress differs from the one it was saved with")
+        return Restored(state, items.data, items.progress if "progress" in plain else {})
 
     def _set_aside(self, steps: list[int]) -> None:
         if self._read_only:
@@ -150,8 +225,9 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the last save and raises its error if it had one."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        if "_manager" in vars(self):
+            self._manager.wait_until_finished()
+            self._manager.close()
 
 
 def fingerprint(state: TrainState) -> tuple[UInt32[Array, " leaf"], Array]:
@@ -160,7 +236,11 @@ def fingerprint(state: TrainState) -> tuple[UInt32[Array, " leaf"], Array]:
     Each element's bits are multiplied by an odd number of its own and summed modulo 2^32: an odd factor is invertible,
     so no change of a single element cancels.
     """
+    finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((state.params, state.ema))]
+    return _prints(state), jnp.all(jnp.stack(finite))
 
+
+def _prints(tree: Any) -> UInt32[Array, " leaf"]:
     def of_leaf(x: Array) -> Array:
         unsigned = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
         bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
@@ -169,8 +249,7 @@ def fingerprint(state: TrainState) -> tuple[UInt32[Array, " leaf"], Array]:
             position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
         return jnp.sum(bits * (2 * position + 1), dtype=jnp.uint32)
 
-    finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((state.params, state.ema))]
-    return jnp.stack([of_leaf(x) for x in jax.tree.leaves(state)]), jnp.all(jnp.stack(finite))
+    return jnp.stack([of_leaf(x) for x in jax.tree.leaves(tree)])
 
 
 def _checksum(*values: Any) -> int:

@@ -1,5 +1,8 @@
 """Several processes as one run: on a TPU pod, on GKE, under SLURM, or by hand."""
 
+import contextlib
+import glob
+import importlib.util
 import os
 import socket
 import time
@@ -35,6 +38,7 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     Raises:
       UserError: for flags that are incomplete or do not fit, or if the coordinator cannot be reached in time.
     """
+    _leave_out_absent_tpu()
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if coordinator == "auto":
@@ -43,16 +47,16 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
         coordinator = None
     elif not missing:
         assert coordinator is not None and num_processes is not None and process_id is not None
-        if ":" not in coordinator:
-            raise UserError(f"--coordinator={coordinator}: give host:port")
+        _address(coordinator)
         if not 0 <= process_id < num_processes:
             raise UserError(f"--process_id={process_id}: must lie in 0..{num_processes - 1} (--num_processes)")
     elif len(missing) < len(given):
         raise UserError(f"{', '.join(missing)} missing: --coordinator, --num_processes and --process_id go together")
     elif not announced(os.environ):
         return
-    if process_id != 0 and coordinator is not None:
-        _wait_for(coordinator, timeout)
+    if coordinator is not None:
+        assert num_processes is not None and process_id is not None
+        _meet(coordinator, num_processes, process_id, timeout)
     try:
         jax.distributed.initialize(
             coordinator,
@@ -66,6 +70,15 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     except (RuntimeError, jax.errors.JaxRuntimeError) as error:
         where = coordinator or "the coordinator that the environment announces"
         raise UserError(f"{where}: not every process came within {timeout} s ({first_line(error)})") from error
+
+
+def _leave_out_absent_tpu() -> None:
+    """Where the compiler for TPUs is installed and no TPU is, JAX would print what looks like faults, for seconds."""
+    devices = [*glob.glob("/dev/accel*"), *glob.glob("/dev/vfio/*")]
+    other_plugins = importlib.util.find_spec("jax_plugins")  # such as that for NVIDIA's GPUs
+    if importlib.util.find_spec("libtpu") and not devices and not other_plugins:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 
 
 def is_primary() -> bool:
@@ -90,18 +103,92 @@ def primary_first(function: Callable[[], T]) -> T:
     return result if is_primary() else function()
 
 
-def _wait_for(coordinator: str, timeout: int) -> None:
-    """Waits until something listens there. JAX itself would end the process, with a stack trace, if nothing does."""
+def _address(coordinator: str) -> tuple[str, int]:
+    """
+    Raises:
+      UserError: unless it is host:port. JAX would end the process without a word to the user.
+    """
     host, _, port = coordinator.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise UserError(f"--coordinator={coordinator}: give host:port, with a port from 1 to 65535")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _meet(coordinator: str, num_processes: int, process_id: int, timeout: int) -> None:
+    """Waits until all processes are there, for JAX would end this one, with a stack trace, if one does not come.
+
+    Process 0 listens until each of the others has said its number; then all go on to JAX, which takes the same port.
+
+    Raises:
+      UserError: saying who did not come.
+    """
+    host, port = _address(coordinator)
     end = time.monotonic() + timeout
+    if process_id == 0:
+        _gather(coordinator, port, num_processes, end, timeout)
+        return
     while True:
         try:
-            socket.create_connection((host, int(port)), timeout=max(0.1, end - time.monotonic())).close()
-            return
-        except (OSError, ValueError) as error:
-            if isinstance(error, ValueError) or time.monotonic() >= end:
+            with socket.create_connection((host, port), timeout=max(0.1, end - time.monotonic())) as connection:
+                connection.sendall(f"{process_id} of {num_processes}\n".encode())
+                connection.settimeout(max(0.1, end - time.monotonic()))
+                answer = connection.makefile().readline().strip()
+            if answer == "go":
+                return
+            if answer:
+                raise UserError(f"--coordinator={coordinator}: {answer}")
+            raise ConnectionError("process 0 gave no answer")
+        except OSError as error:
+            if time.monotonic() >= end:
                 raise UserError(
                     f"--coordinator={coordinator}: could not be reached in {timeout} s ({error}); is process 0 running "
                     f"there, and the port open?"
                 ) from error
             time.sleep(min(0.5, timeout / 10))
+
+
+def _gather(coordinator: str, port: int, num_processes: int, end: float, timeout: int) -> None:
+    """Listens until processes 1 to num_processes - 1 have said their numbers, and lets them go on."""
+    here: dict[int, socket.socket] = {}
+    try:
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(socket.create_server(("", port)))
+            while len(here) < num_processes - 1:
+                server.settimeout(max(0.01, end - time.monotonic()))
+                connection = stack.enter_context(server.accept()[0])
+                said = _line(connection)
+                number, _, of = said.partition(" of ")
+                if not number.isdigit() or of != str(num_processes) or not 0 < int(number) < num_processes:
+                    connection.sendall(f"process 0 expects {num_processes} processes, not {said!r}\n".encode())
+                    continue
+                here[int(number)] = connection  # a process that was started again takes the place of the one before
+            for connection in here.values():
+                connection.sendall(b"go\n")
+    except TimeoutError as error:
+        missing = sorted(set(range(1, num_processes)) - set(here))
+        raise UserError(
+            f"--coordinator={coordinator}: process {', '.join(map(str, missing))} did not come within {timeout} s"
+        ) from error
+    except OSError as error:
+        raise UserError(f"--coordinator={coordinator}: cannot listen there ({error}): choose another port") from error
+
+
+def _line(connection: socket.socket) -> str:
+    """The line that a process sends; "" from whoever sends none in a few seconds."""
+    connection.settimeout(5.0)
+    try:
+        with connection.makefile() as lines:
+            return lines.readline(100).strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def require_devices() -> None:
+    """
+    Raises:
+      UserError: if JAX has nothing to run on.
+    """
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise UserError(f"JAX finds no device to run on ({first_line(error)})") from error

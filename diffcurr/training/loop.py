@@ -1,7 +1,7 @@
 """The loop around a compiled step, whatever it trains: data in, state and carry through, metrics one window late."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -30,20 +30,23 @@ class Loop(Generic[State, Carry]):
         carry: Carry,
         batches: Iterator[Any],
         batch_sharding: Sharding,
-        new_window: Callable[[int], Window],
+        new_window: Callable[[int, Sequence[Any]], Window],
         number: int = 0,
+        earlier: Sequence[Any] = (),
     ):
         """
         Args:
           step: (state, batch, carry) -> (state, carry, metrics); metrics have `loss` and `grad_norm`.
           batches: this process's part of each global batch, as NumPy arrays.
           batch_sharding: sharding of every array of the global batch.
-          new_window: (number of steps taken) -> a window for the next ones.
+          new_window: (number of steps taken, metrics of the window's steps until then) -> a window.
+          number: steps taken before.
+          earlier: `pending()` of the loop that took them.
         """
         self.state, self.carry, self.number = state, carry, number
         self.clock = Clock()
         self._step, self._batches, self._sharding, self._new_window = step, batches, batch_sharding, new_window
-        self._window = new_window(number)
+        self._window = new_window(number - len(earlier), earlier)
         self._in_flight: Window | None = None
         self._last_finished = self.clock.now()
 
@@ -70,7 +73,7 @@ class Loop(Generic[State, Carry]):
         """
         self._window.close(self.clock)
         before = self.finish()
-        self._window, self._in_flight = self._new_window(self.number), self._window
+        self._window, self._in_flight = self._new_window(self.number, ()), self._window
         return before
 
     def finish(self) -> dict[str, Any] | None:
@@ -87,10 +90,23 @@ class Loop(Generic[State, Carry]):
         self._last_finished = finished
         return summary
 
-    def check_finite(self) -> None:
-        """Waits for the device.
+    def close_rest(self) -> dict[str, Any] | None:
+        """Ends the window at the last step of all, and gives its summary; None if it has no step.
 
         Raises:
-          FloatingPointError: if a loss or gradient since the last window is not finite.
+          FloatingPointError: if a loss or gradient of it is not finite.
         """
-        self._window.check_finite()
+        if self._window.empty:
+            return None
+        self.finish()
+        self._window.close(self.clock)
+        self._window, self._in_flight = self._new_window(self.number, ()), self._window
+        return self.finish()
+
+    def pending(self) -> list[Any]:
+        """The metrics of the steps since the last window was closed, on the host. Waits for the device.
+
+        Raises:
+          FloatingPointError: if a loss or gradient of them is not finite.
+        """
+        return self._window.check_finite()

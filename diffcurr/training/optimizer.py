@@ -3,8 +3,12 @@
 import abc
 import dataclasses
 from collections.abc import Callable
+from typing import Annotated
 
 import optax
+from annotated_types import Interval
+
+from diffcurr import ranges
 
 SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
     "constant": lambda rate, warmup, steps: (
@@ -15,7 +19,7 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Optimizer(abc.ABC):
+class Optimizer(ranges.Checked, abc.ABC):
     """What every optimizer has.
 
     Attributes:
@@ -25,20 +29,10 @@ class Optimizer(abc.ABC):
       clip_norm: largest global norm of the gradient; 0 for no clipping.
     """
 
-    learning_rate: float = 1e-4
-    warmup_steps: int = 0
-    schedule: str = "constant"
-    clip_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule = {self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate = {self.learning_rate}: must be above 0")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps = {self.warmup_steps}: must be 0 or more")
-        if self.clip_norm < 0:
-            raise ValueError(f"clip_norm = {self.clip_norm}: must be above 0, or 0 for no clipping")
+    learning_rate: ranges.Positive = 1e-4
+    warmup_steps: ranges.StepsOrNever = 0
+    schedule: Annotated[str, ranges.OneOf(SCHEDULES)] = "constant"
+    clip_norm: ranges.NotNegative = 1.0
 
     def rate(self, steps: int) -> optax.Schedule:
         """The learning rate as a function of the step, for a run of `steps` steps.
@@ -69,9 +63,9 @@ class Adam(Optimizer):
       eps: added to the root of the second moment.
     """
 
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
+    b1: ranges.ShareBelowOne = 0.9
+    b2: ranges.ShareBelowOne = 0.999
+    eps: Annotated[float, Interval(ge=1e-30, le=1)] = 1e-8
 
     def update(self, rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.adam(rate, self.b1, self.b2, self.eps)
@@ -85,7 +79,7 @@ class AdamW(Adam):
       weight_decay: share of each parameter that is subtracted, times the learning rate.
     """
 
-    weight_decay: float = 0.0
+    weight_decay: ranges.NotNegative = 0.0
 
     def update(self, rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.adamw(rate, self.b1, self.b2, self.eps, weight_decay=self.weight_decay)

@@ -224,6 +224,13 @@ def _accumulate(
     return jax.tree.map(lambda g: g / microbatches, grads), seen._replace(loss=seen.loss / microbatches)
 
 
+def abstract_state(optimizer: optax.GradientTransformation, rule: Rule, abstract_params: Any, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state; they do not depend on where the clusters are."""
+    abstract = jax.eval_shape(functools.partial(init_state, optimizer=optimizer, rule=rule), abstract_params)
+    shardings = sharding.state_shardings(mesh, abstract)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+
+
 class CompiledStep(NamedTuple):
     """The step for one mesh, with the shardings of what goes in and out.
 
@@ -242,10 +249,8 @@ class CompiledStep(NamedTuple):
 
 def compile_step(config: StepConfig, abstract_params: Any, mesh: Mesh) -> CompiledStep:
     """Pins every sharding, so that the step compiles once whatever is fed back into it."""
-    abstract = jax.eval_shape(
-        functools.partial(init_state, optimizer=config.optimizer, rule=config.rule), abstract_params
-    )
-    shardings = sharding.state_shardings(mesh, abstract)
+    abstract = abstract_state(config.optimizer, config.rule, abstract_params, mesh)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
     everywhere, by_example = sharding.replicated(mesh), sharding.batch_sharding(mesh)
 
     def on_mesh(state: TrainState, batch: Batch, weights: Weights) -> tuple[TrainState, Weights, Metrics]:
@@ -264,5 +269,4 @@ def compile_step(config: StepConfig, abstract_params: Any, mesh: Mesh) -> Compil
         in_shardings=(shardings,),
         out_shardings=everywhere,
     )
-    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
     return CompiledStep(step, initial_weights, abstract, by_example)

@@ -1,5 +1,6 @@
 """What happened between two log lines."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,9 +15,15 @@ class Window:
     Metrics are NamedTuples with `loss` and `grad_norm`.
     """
 
-    def __init__(self, first_step: int, batch_size: int):
+    def __init__(self, first_step: int, earlier: Sequence[Any] = (), *, batch_size: int):
+        """
+        Args:
+          first_step: number of steps taken before the window.
+          earlier: metrics of the window's first steps, which another process took: they count in means, not in rates.
+        """
         self._batch_size = batch_size
-        self._metrics: list[Any] = []
+        self._metrics: list[Any] = list(earlier)
+        self._earlier = len(earlier)
         self.first_step = first_step
         self.waited = 0.0  # seconds that the loop stood still for data
 
@@ -24,13 +31,18 @@ class Window:
     def last_step(self) -> int:
         return self.first_step + len(self._metrics)
 
+    @property
+    def empty(self) -> bool:
+        """Whether no step was taken in it by this process."""
+        return len(self._metrics) == self._earlier
+
     def add(self, metrics: Any) -> None:
         self._metrics.append(metrics)
 
     def close(self, clock: Clock) -> None:
         """Starts the transfer to the host; `finished` will be the time at which the last step was."""
         self.finished = clock.when_computed(self._metrics[-1].loss)
-        for array in jax.tree.leaves(self._metrics):
+        for array in jax.tree.leaves(self._metrics[self._earlier :]):
             array.copy_to_host_async()
 
     def check_finite(self) -> list[Any]:
@@ -54,11 +66,12 @@ class Window:
     def summary(self, seconds: float) -> dict[str, Any]:
         """What is logged of the window: means over its steps, and rates, given how long its steps took."""
         steps = self.check_finite()
+        rate = (len(steps) - self._earlier) / seconds
         return {
             "loss": float(np.mean([m.loss for m in steps])),
             "grad_norm": float(np.mean([m.grad_norm for m in steps])),
-            "steps_per_second": len(steps) / seconds,
-            "images_per_second": len(steps) * self._batch_size / seconds,
+            "steps_per_second": rate,
+            "images_per_second": rate * self._batch_size,
             "data_wait": self.waited / seconds,
         }
 
@@ -66,8 +79,8 @@ class Window:
 class CurriculumWindow(Window):
     """A window of the steps of a curriculum, `training.step.Metrics`."""
 
-    def __init__(self, first_step: int, batch_size: int, num_stages: int):
-        super().__init__(first_step, batch_size)
+    def __init__(self, first_step: int, earlier: Sequence[Any] = (), *, batch_size: int, num_stages: int):
+        super().__init__(first_step, earlier, batch_size=batch_size)
         self._num_stages = num_stages
 
     def where(self, metrics: Any) -> str:
@@ -92,3 +105,19 @@ class CurriculumWindow(Window):
             "weight_by_cluster": last.weights,
             "learning_rate": float(last.learning_rate),
         }
+
+
+def to_plain(metrics: Sequence[Any]) -> dict[str, Any]:
+    """Metrics of steps, on the host, as JSON values: {field: {"dtype", "values", one a step}}; {} of none."""
+    if not metrics:
+        return {}
+    stacked = type(metrics[0])(*(np.stack(field) for field in zip(*metrics, strict=True)))
+    return {name: {"dtype": str(x.dtype), "values": x.tolist()} for name, x in stacked._asdict().items()}
+
+
+def from_plain(kind: type[Any], plain: dict[str, Any]) -> list[Any]:
+    """Inverse of `to_plain`, for metrics of a NamedTuple class."""
+    if not plain:
+        return []
+    fields = {name: np.asarray(one["values"], one["dtype"]) for name, one in plain.items()}
+    return [kind(**dict(zip(fields, step, strict=True))) for step in zip(*fields.values(), strict=True)]

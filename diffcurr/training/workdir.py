@@ -1,10 +1,13 @@
 """The folder of a run: claimed by one run at a time, and by one config for good."""
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 import jax
 from etils import epath
@@ -12,27 +15,45 @@ from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
 from diffcurr import config as config_lib
-from diffcurr.errors import UserError
+from diffcurr.errors import UserError, first_line
 
 CONFIG_FILE = "config.json"
+CHANGES_FILE = "changes.jsonl"  # what of the config was allowed to change, and when
+DATA_FILE = "data.json"
+CLASSES_FILE = "classes.json"
+SAVED_FILE = "saved.json"
+LOCK_FILE = ".lock"
+DATA = "data"  # stands for the examples in --allow_change
 
 
-def check_config(workdir: epath.Path, config: ConfigDict) -> None:
+def check_config(workdir: epath.Path, config: ConfigDict, allowed: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
     """Compares a config with the one that a workdir was made with, if it was.
 
+    Args:
+      allowed: keys that may differ, or sections of them.
+
+    Returns:
+      {key: (value there, value here)} of what differs and is allowed to.
+
     Raises:
-      UserError: listing the keys that differ.
+      UserError: listing the keys that differ and are not allowed to, or if the workdir's config cannot be read.
     """
-    file = workdir / CONFIG_FILE
-    if not file.exists():
-        return
-    changed = config_lib.differences(json.loads(file.read_text()), config)
-    if changed:
-        listed = ", ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in changed.items())
+    known = config_lib.flatten(config_lib.to_json(config))
+    for key in allowed:
+        if key != DATA and key not in known and not any(one.startswith(key + ".") for one in known):
+            raise UserError(f"--allow_change={key}: the config has no such key")
+    if not (workdir / CONFIG_FILE).exists():
+        return {}
+    changed = config_lib.differences(config_lib.to_json(_read_config(workdir / CONFIG_FILE)), config)
+    may = {key: both for key, both in changed.items() if any(key == a or key.startswith(a + ".") for a in allowed)}
+    rest = {key: both for key, both in changed.items() if key not in may}
+    if rest:
+        listed = ", ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in rest.items())
         raise UserError(
-            f"workdir {workdir} was made with another config ({listed}): "
-            f"choose another with --workdir, or give the same config"
+            f"workdir {workdir} was made with another config ({listed}): choose another with --workdir, give the same "
+            f"config, or go on with the change: {' '.join(f'--allow_change={key}' for key in rest)}"
         )
+    return may
 
 
 def check_path(workdir: epath.Path) -> None:
@@ -49,6 +70,33 @@ def check_path(workdir: epath.Path) -> None:
         )
 
 
+STORAGE = (
+    errno.ENOSPC,
+    errno.EFBIG,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOENT,
+    errno.ESTALE,
+)
+
+
+def storage_error(error: BaseException) -> str:
+    """What a disk that is full, read-only or gone made a library raise, in a few words; "" for any other error."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in STORAGE:
+            return os.strerror(seen.errno)
+        text = str(seen)
+        for number in STORAGE:  # TensorStore's own words hold the system's
+            if os.strerror(number) in text:
+                return os.strerror(number)
+        seen = seen.__cause__ or seen.__context__
+    return ""
+
+
 def cannot_be_written(workdir: epath.Path, error: Exception) -> UserError:
     """The error of a folder that cannot be written, to be raised."""
     return UserError(f"workdir {workdir} cannot be written ({error}): choose another with --workdir")
@@ -57,25 +105,33 @@ def cannot_be_written(workdir: epath.Path, error: Exception) -> UserError:
 class Workdir:
     """A context in which this process owns the folder; the claim ends with the process, however that ends.
 
-    Process 0 claims it for all. Folders on an object store (gs://) have no locks: there the claim is not made.
+    Process 0 claims it for all. Folders on an object store (gs://) have no locks: there the claim is not made. A folder
+    in which nothing was kept is removed again, so that a run that fails at its start leaves none behind.
     """
 
-    def __init__(self, path: epath.PathLike, config: ConfigDict):
+    def __init__(self, path: epath.PathLike, config: ConfigDict, allowed: Sequence[str] = ()):
+        """
+        Args:
+          allowed: keys of the config that may differ from those that the folder was made with; `data` stands for the
+            examples.
+        """
         self.path = epath.Path(path)
-        self._config = config
+        self.changed: dict[str, tuple[Any, Any]] = {}
+        self._config, self._allowed = config, allowed
         self._lock: TextIO | None = None
+        self._made: list[epath.Path] = []  # folders, the innermost first
 
     def __enter__(self) -> "Workdir":
         check_path(self.path)
+        self.changed = check_config(self.path, self._config, self._allowed)
         if jax.process_index() != 0:
             return self
         try:
+            self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             if "://" not in os.fspath(self.path):
                 self._claim()
-            check_config(self.path, self._config)
-            with atomic_file.replacing(self.path / CONFIG_FILE) as temporary:
-                temporary.write_text(json.dumps(config_lib.to_json(self._config), indent=2) + "\n")
+            self.changed = check_config(self.path, self._config, self._allowed)  # which now is nobody else's
         except (OSError, ImportError) as error:  # gs:// needs a package that a bare installation lacks
             self._release()
             raise cannot_be_written(self.path, error) from error
@@ -90,33 +146,175 @@ class Workdir:
         self._release()
 
     def _claim(self) -> None:
-        self._lock = open(self.path / ".lock", "a+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.seek(0)
-            owner = self._lock.read().strip()
-            raise UserError(
-                f"workdir {self.path} is in use by a run that is still active ({owner}): wait for it, stop it, or "
-                f"choose another with --workdir"
-            ) from None
+        while True:
+            self._lock = open(self.path / LOCK_FILE, "a+")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._lock.seek(0)
+                owner = self._lock.read().strip()
+                self._lock.close()
+                self._lock = None
+                raise UserError(
+                    f"workdir {self.path} is in use by a run that is still active ({owner}): wait for it, stop it, or "
+                    f"choose another with --workdir"
+                ) from None
+            if self._is_ours():  # and not a file that its last owner has just removed
+                break
+            self._lock.close()
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {os.uname().nodename}\n")
         self._lock.flush()
 
+    def _is_ours(self) -> bool:
+        assert self._lock is not None
+        try:
+            return os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.path / LOCK_FILE))
+        except FileNotFoundError:
+            return False
+
+    def check(self) -> None:
+        """
+        Raises:
+          UserError: if the folder is not the one that was claimed, so that what is written there now would mislead.
+        """
+        if self._lock is not None and not self._is_ours():
+            raise UserError(
+                f"workdir {self.path} was moved, removed or replaced during the run: what was saved is where it went; "
+                f"name that with --workdir, and the same command goes on"
+            )
+
+    def check_state(self, state: Any, state_of: Callable[[ConfigDict], Any]) -> None:
+        """Checks that what may change leaves the state its shape, so that the checkpoints can be read.
+
+        Args:
+          state: shapes of the state.
+          state_of: those of the state of a config.
+
+        Raises:
+          UserError: naming the keys.
+        """
+        if not self.changed:
+            return
+        both = [jax.tree_util.tree_leaves_with_path(one) for one in (state_of(read_config(self.path)), state)]
+        before, after = ([(path, x.shape, x.dtype) for path, x in leaves] for leaves in both)
+        if before != after:
+            raise UserError(
+                f"--allow_change={', '.join(self.changed)}: the state would have another shape, so its checkpoints "
+                f"could not be read; start another run with --workdir"
+            )
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Turns an error of writing to the folder into one line."""
+        try:
+            yield
+        except Exception as error:
+            self.check()
+            if cause := storage_error(error):
+                raise UserError(
+                    f"workdir {self.path}: cannot be written ({cause}); once it can, the same command goes on from the "
+                    f"last checkpoint"
+                ) from error
+            raise
+
+    def keep(self, step: int) -> None:
+        """Makes the folder this config's for good: to be called once the run is known to work.
+
+        Args:
+          step: number of steps taken so far, for the record of what was changed.
+        """
+        if jax.process_index() != 0:
+            return
+        _write_json(self.path / CONFIG_FILE, config_lib.to_json(self._config))
+        if self.changed:
+            with (self.path / CHANGES_FILE).open("a") as file:
+                for key, (before, after) in self.changed.items():
+                    file.write(json.dumps({"step": step, "key": key, "before": before, "after": after}) + "\n")
+        self.changed, self._made = {}, []
+
+    def check_data(self, identity: Mapping[str, Any]) -> None:
+        """Compares the examples with those that the folder was made with; `keep_data` remembers them.
+
+        Raises:
+          UserError: naming what differs, unless `data` may change.
+        """
+        file = self.path / DATA_FILE
+        if not file.exists():
+            return
+        before = _read_json(file)
+        differs = [name for name in identity if name in before and before[name] != identity[name]]
+        if not differs:
+            return
+        if DATA not in self._allowed:
+            listed = ", ".join(f"{name}: {before[name]} there, {identity[name]} here" for name in differs)
+            raise UserError(
+                f"workdir {self.path} was trained on other data ({listed}): give the same dataset.data_dir, choose "
+                f"another --workdir, or go on with these: --allow_change={DATA}"
+            )
+        self.changed |= {f"{DATA}.{name}": (before[name], identity[name]) for name in differs}
+
+    def keep_data(self, identity: Mapping[str, Any], classes: Sequence[str] | None) -> None:
+        """Writes data.json, what the examples are, and classes.json, the name of each class, where there are names."""
+        _write_json(self.path / DATA_FILE, dict(identity))
+        if classes is not None:
+            _write_json(self.path / CLASSES_FILE, dict(enumerate(classes)))
+
+    def has_saved(self) -> bool:
+        """Whether a run here has saved a checkpoint, which may be gone."""
+        return (self.path / SAVED_FILE).exists()
+
+    def note_saved(self, step: int) -> None:
+        """Remembers that there is a checkpoint."""
+        if not self.has_saved():
+            _write_json(self.path / SAVED_FILE, {"first_saved_step": step})
+
     def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        if self._lock is None:
+            return
+        if self._made and self._is_ours() and os.listdir(self.path) == [LOCK_FILE]:
+            (self.path / LOCK_FILE).unlink()
+            for folder in self._made:
+                if os.listdir(folder):
+                    break
+                folder.rmdir()
+        self._lock.close()
+        self._lock = None
 
 
 def read_config(workdir: epath.PathLike) -> ConfigDict:
     """The config that a workdir was made with, completed.
 
     Raises:
-      UserError: if it holds none, or one that names a part that there is no longer.
+      UserError: if it holds none, or one that cannot be read or names a part that there is no longer.
     """
     file = epath.Path(workdir) / CONFIG_FILE
     if not file.exists():
         raise UserError(f"workdir {workdir} holds no {CONFIG_FILE}: is it a workdir of --job=train?")
-    return config_lib.upgrade(json.loads(file.read_text()))
+    return _read_config(file)
+
+
+def _read_config(file: epath.Path) -> ConfigDict:
+    try:
+        return config_lib.upgrade(_read_json(file))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # its parts are of other types than were written
+        raise UserError(f"{file}: is no config that diffcurr wrote ({first_line(error)}): bring that back") from error
+
+
+def _read_json(file: epath.Path) -> dict[str, Any]:
+    """
+    Raises:
+      UserError: if the file holds no JSON object.
+    """
+    try:
+        found = json.loads(file.read_text())
+    except (ValueError, OSError) as error:  # UnicodeDecodeError is a ValueError
+        raise UserError(f"{file}: cannot be read ({first_line(error)}): bring back the file that was there") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: holds no JSON object: bring back the file that was there")
+    return found
+
+
+def _write_json(file: epath.Path, values: Mapping[Any, Any]) -> None:
+    with atomic_file.replacing(file) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")

@@ -86,7 +86,7 @@ def test_captions_and_columns() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_classes": 10, "dropout": 1.0}, r"dropout = 1\.0: a share of the labels must lie in \[0, 1\)"),
+        ({"num_classes": 10, "dropout": 1.0}, r"dropout = 1\.0: must be a number in \[0, 1\)"),
         ({"num_classes": 10, "dropout": -0.1}, r"dropout = -0\.1"),
         ({"num_classes": 0}, "the data set has no classes; choose none"),
         ({}, "the data set has no classes; choose none"),

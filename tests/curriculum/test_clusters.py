@@ -133,7 +133,7 @@ def test_clusterings_are_the_functions_of_their_names() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: clusters.RelativeEntropy(power=0.0), "power = 0.0: must be above 0"),
+        (lambda: clusters.RelativeEntropy(power=0.0), "power = 0.0: must be a number above 0"),
         (lambda: clusters.RelativeEntropy().edges(2, np.array([1.0, 0.0])), "the curve, which has not been measured"),
         (lambda: clusters.Edges(at=(0, 0.5, 1)).edges(3, np.array([1.0, 0.0])), "clusters = 3 needs 4 edges"),
         (lambda: clusters.Edges().edges(1, np.array([1.0, 0.0])), "the first must be 0 and the last 1"),

@@ -68,12 +68,13 @@ def test_resumes_exactly_and_from_one_number() -> None:
         next(iterator)
     state = iterator.get_state()
     expected = [next(iterator) for _ in range(20)]
-    resumed = pipeline.make_iterator(make(flip=True), threads=1, prefetch=3)
-    resumed.set_state(state)
-    for batch in expected:
-        again = next(resumed)
-        np.testing.assert_array_equal(again.x, batch.x)
-        np.testing.assert_array_equal(again.condition["label"], batch.condition["label"])
+    for threads in (0, 1, 20):
+        resumed = pipeline.make_iterator(make(flip=True), threads=threads, prefetch=3)
+        resumed.set_state(state)
+        for batch in expected:
+            again = next(resumed)
+            np.testing.assert_array_equal(again.x, batch.x)
+            np.testing.assert_array_equal(again.condition["label"], batch.condition["label"])
     assert state == {"next_index": 5}
 
 
@@ -170,7 +171,7 @@ def test_the_first_example_is_checked() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: datasets.Digits(augment=1.5), r"augment = 1\.5: a probability must lie in \[0, 1\]"),
+        (lambda: datasets.Digits(augment=1.5), r"augment = 1\.5: must be a number in \[0, 1\]"),
         (lambda: datasets.CIFAR10(augment=0.12), r"augment = 0\.12: mirrors images itself; set flip = False"),
     ],
 )

@@ -142,9 +142,14 @@ def test_cifar10_through_the_real_builder(tmp_path: pathlib.Path, monkeypatch: p
     )
     monkeypatch.setitem(builder_class.url_infos, url, info)
 
-    cifar10 = CIFAR10(data_dir=str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cifar10 = CIFAR10(data_dir="~")
     source = cifar10.open()
     assert len(source) == 50
+    own = sources.identity(source)
+    assert own["examples"] == 50 and own["name"] == "cifar10" and own["split"] == "train" and "version" in own
+    other = sources.identity(CIFAR10(data_dir=str(tmp_path), split="test").open())
+    assert other["examples"] == 10 and own["shards"] != other["shards"]
     by_label = {image.transpose(1, 2, 0).tobytes(): label for image, label in zip(images, labels, strict=True)}
     for index in range(50):
         assert by_label[source[index]["image"].tobytes()] == source[index]["label"]

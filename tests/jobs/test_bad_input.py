@@ -16,10 +16,10 @@ from diffcurr.errors import UserError
 from diffcurr.jobs import train
 
 BAD_VALUES = {
-    "clusters 0": ({"curriculum__clusters": 0}, "curriculum: clusters = 0: there must be at least one"),
+    "clusters 0": ({"curriculum__clusters": 0}, "curriculum.clusters = 0: must be an integer from 1 to 1000"),
     "clusters > T": (
-        {"curriculum__clusters": 1001},
-        "curriculum: clusters = 1001: the process has only 1000 noise levels",
+        {"curriculum__clusters": 201, "process__num_timesteps": 200},
+        "curriculum: clusters = 201: the process has only 200 noise levels",
     ),
     "edges fall": (
         {"curriculum__clustering": {"name": "edges", "at": (0, 0.5, 0.4, 1)}},
@@ -33,9 +33,9 @@ BAD_VALUES = {
         {"curriculum__clustering__at": (0, 0.2, 0.5, 1)},
         "config key 'curriculum.clustering.at' is unknown: .*; curriculum.clustering.name = 'edges' has it",
     ),
-    "a negative seed": ({"seed": -1}, "seed = -1: must be at least 0"),
-    "a large seed": ({"seed": 2**32}, "seed = 4294967296: must be below 2\\^32"),
-    "patience": ({"curriculum__patience": 0}, "curriculum: patience = 0: give a number of steps of at least 1"),
+    "a negative seed": ({"seed": -1}, "seed = -1: must be an integer from 0 to 2\\^32 - 1"),
+    "a large seed": ({"seed": 2**32}, "seed = 4294967296: must be an integer from 0 to 2\\^32 - 1"),
+    "patience": ({"curriculum__patience": 0}, "curriculum: patience = 0: must be an integer from 1"),
     "order": ({"curriculum__order": "up"}, "curriculum: order = 'up': choose one of easy_to_hard"),
     "clustering": (
         {"curriculum__clustering": "even"},
@@ -52,9 +52,9 @@ BAD_VALUES = {
     "data set": ({"dataset__name": "mnist"}, "dataset.name = 'mnist': choose one of digits, fashion_mnist, cifar10"),
     "no classes": (
         {"dataset__name": "ffhq64"},
-        "conditioning: name = 'class': the data set has no classes; choose none",
+        "conditioning: name = 'class': the data set has no classes; choose none, or see dataset.classes",
     ),
-    "augmentation": ({"dataset__augment": 1.5}, r"dataset: augment = 1.5: a probability must lie in \[0, 1\]"),
+    "augmentation": ({"dataset__augment": 1.5}, r"dataset: augment = 1.5: must be a number in \[0, 1\]"),
     "augmentation unknown to DiT": (
         {"dataset__augment": 0.1},
         "network dit: DiT takes no augment; for dataset.augment choose song_unet, or set it to 0",
@@ -69,7 +69,7 @@ BAD_VALUES = {
     ),
     "latents scaled": (
         {"dataset": {"name": "imagenet256_latents", "latent_scale": 0.0}},
-        "dataset: latent_scale = 0.0: must be above 0",
+        "dataset: latent_scale = 0.0: must be a number above 0",
     ),
     "data brought": (
         {"dataset__name": "imagenet256_latents", "sampling__clip": 0.0},
@@ -105,23 +105,23 @@ BAD_VALUES = {
         "sampling: guidance = 2.0: the network is unconditional; choose a conditioning",
     ),
     "conditioning": ({"conditioning": "text"}, "conditioning.name = 'text': choose one of none, class"),
-    "class dropout": ({"conditioning__dropout": 1.5}, r"conditioning: dropout = 1.5: .* must lie in \[0, 1\)"),
+    "class dropout": ({"conditioning__dropout": 1.5}, r"conditioning: dropout = 1.5: must be a number in \[0, 1\)"),
     "codec": ({"codec": "zip"}, "codec.name = 'zip': choose one of identity"),
     "metric": (
         {"evaluation__metrics": {"fid": {}}},
         "evaluation.metrics = 'fid': choose one of frechet_distance, kernel_distance, precision_recall",
     ),
-    "learning rate": ({"optimizer__learning_rate": 0.0}, "optimizer: learning_rate = 0.0: must be above 0"),
+    "learning rate": ({"optimizer__learning_rate": 0.0}, "optimizer: learning_rate = 0.0: must be a number above 0"),
     "cosine": ({"optimizer__schedule": "cosine", "optimizer__warmup_steps": 20}, "warmup_steps = 20: must be fewer"),
     "weight decay": (
         {"optimizer__weight_decay": 0.1},
         "config key 'optimizer.weight_decay' is unknown: .*; optimizer.name = 'adamw' has it",
     ),
-    "ema": ({"ema__decay": 1.0}, r"ema.decay = 1.0: must lie in \[0, 1\)"),
-    "ema ramp-up": ({"ema__rampup": -0.1}, "ema.rampup = -0.1: must be at least 0"),
-    "steps": ({"steps": 0}, "steps = 0: must be at least 1"),
-    "interval": ({"log_every": -1}, r"log_every = -1: must be at least 0 \(0 for never\)"),
-    "dtype": ({"dtype": "float16"}, "dtype = 'float16': choose float32 or bfloat16"),
+    "ema": ({"ema__decay": 1.0}, r"ema.decay = 1.0: must be a number in \[0, 1\)"),
+    "ema ramp-up": ({"ema__rampup": -0.1}, "ema.rampup = -0.1: must be a number of at least 0"),
+    "steps": ({"steps": 0}, "steps = 0: must be an integer from 1"),
+    "interval": ({"log_every": -1}, "log_every = -1: must be an integer from 0"),
+    "dtype": ({"dtype": "float16"}, "dtype = 'float16': choose one of float32, bfloat16"),
 }
 
 

@@ -15,7 +15,6 @@ from diffcurr import config as config_lib
 from diffcurr.errors import UserError
 from diffcurr.jobs import compare, train
 from diffcurr.metrics import evaluation
-from diffcurr.sampling import evaluator
 
 ARMS = {"vanilla": {"curriculum": {"order": "none"}}, "easy": {}}
 
@@ -33,7 +32,7 @@ def test_killed_and_shared_among_machines(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Stopped in its second run and gone on with by two shards; a run that is lost is made again, the same."""
-    monkeypatch.setattr(evaluator, "CACHE", tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(evaluation, "SPLITS", 1)  # their precision is not what is tested, and takes most of the time
     train_run, started = train.run, []
 

@@ -11,6 +11,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import tiny
+from safetensors.numpy import load_file
 
 from diffcurr import experiment
 from diffcurr.errors import UserError
@@ -104,7 +105,7 @@ def test_more_samples_than_one_part(run: tuple[pathlib.Path, str]) -> None:
     np.testing.assert_array_equal(found["labels"], labels)
     assert found["images"].shape == (number, 8, 8, 1)
     opened = load_run(workdir)
-    draw = functools.partial(opened.experiment.sampler.draw, opened.params, opened.experiment.sample_key)
+    draw = functools.partial(opened.experiment.sampler.draw, opened.params, opened.experiment.sample_key())
     np.testing.assert_array_equal(draw({"label": labels}, number), found["images"])
     others = draw({"label": np.append(labels[: drawing.PART], (labels[drawing.PART :] + 1) % 10)}, number)
     np.testing.assert_array_equal(others[: drawing.PART], found["images"][: drawing.PART])
@@ -118,11 +119,11 @@ def test_evaluate(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every figure with its interval and its numbers; a network of 40 steps is far away; the reference is kept."""
-    monkeypatch.setattr(evaluator, "CACHE", tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     settings = SETTINGS | {"evaluation__samples": 300}
     settings |= {"evaluation__metrics__frechet_distance__resamples": 10}
     assert evaluate.run(tiny.config(**settings), run[0]) == 0
-    (kept,) = tmp_path.iterdir()
+    (kept,) = (tmp_path / "cache" / "diffcurr").iterdir()
     found = json.loads((run[0] / "evaluation.json").read_text())
     assert (found["dataset"], found["step"]) == ("digits", 40) and found["features"].startswith("digits classifier ")
     distance = found["frechet_distance"]
@@ -130,7 +131,7 @@ def test_evaluate(
     assert 10 * distance["floor"] < distance["low"] < distance["value"] < distance["high"]
     assert found["kernel_distance"]["low"] > 0
     assert "step 40, 300 samples against 1,797 of digits" in capsys.readouterr().out
-    monkeypatch.setattr(evaluator, "of_reference", lambda look, images, cache: np.load(kept))
+    monkeypatch.setattr(evaluator, "of_reference", lambda look, images: load_file(kept)["features"])
     assert evaluate.run(tiny.config(**settings), run[0]) == 0
     assert json.loads((run[0] / "evaluation.json").read_text()) == found
     for process in ("whole", "stopped"):  # during training: the same row, also of a run that is continued
@@ -179,7 +180,9 @@ def test_a_loss_that_is_not_finite(tmp_path: pathlib.Path) -> None:
         optimizer__clip_norm=0.0,
     )
     with pytest.raises(
-        UserError, match=r"is (nan|inf) at step \d+, stage 1/3 in clusters 3\. The last good checkpoint"
+        UserError,
+        match=r"is (nan|inf) at step \d+, stage 1/3 in clusters 3; step \d+ is saved\. A lower rate may help; the same "
+        r"command goes on with --config\.optimizer\.learning_rate=RATE --allow_change=optimizer\.learning_rate$",
     ):
         train.run(config, tmp_path)
     abstract_state = experiment.from_config(config).compiled.abstract_state
@@ -214,4 +217,4 @@ def test_metrics_are_fetched_an_interval_late(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(Window, "add", add)
     monkeypatch.setattr(Window, "summary", summary)
     train.run(tiny.config(steps=45, log_every=10, sample_every=0, checkpoint_every=0), tmp_path)
-    assert seen == [(20, 10), (30, 20), (40, 30), (45, 40)]
+    assert seen == [(20, 10), (30, 20), (40, 30), (45, 40), (45, 45)]

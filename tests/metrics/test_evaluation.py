@@ -1,5 +1,7 @@
 """If these fail, evaluations report distances, intervals or floors that are not those of the samples."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -52,3 +54,15 @@ def test_a_good_and_a_bad_set() -> None:
     assert bad["precision"]["value"] < good["precision"]["value"]
     words = evaluation.describe(bad)
     assert f"Fréchet distance {bad['frechet_distance']['value']:.3g} (" in words and "floor" in words
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_too_few_examples_and_ones_that_do_not_vary(name: str) -> None:
+    """A number that JSON has, or an error that says how many are needed."""
+    metric = FrechetDistance(resamples=5) if name == "frechet_distance" else METRICS[name]()
+    for real, generated in ((0, 50), (1, 50), (2, 50), (3, 50), (50, 0), (50, 1)):
+        with pytest.raises(ValueError, match="need|must be more|at least"):
+            metric.against(normals(real, 0), 50, 0)(normals(generated, 1))
+    constant = np.full((50, 6), 0.3, np.float32)
+    for a, b in ((constant, constant), (constant, normals(50, 0)), (normals(50, 0), constant)):
+        json.dumps(metric.against(a, 50, 0)(b), allow_nan=False)

@@ -1,9 +1,11 @@
 """If these fail, images are compared by features that were trained, stored or named wrongly."""
 
+import os
 import pathlib
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from diffcurr.batch import Batch
@@ -70,3 +72,90 @@ def test_rejects(tmp_path: pathlib.Path) -> None:
     config.dataset.name = "ffhq64"
     with pytest.raises(UserError, match="dataset.name = 'ffhq64': a classifier needs pictures with classes"):
         job.run(config, tmp_path)
+
+
+def test_pixels_and_features_that_are_not_finite() -> None:
+    shipped, images = features.load("digits"), digits().x[:5]
+    images[1, 2, 3, 0], images[3, 0, 0, 0] = np.nan, np.inf
+    with pytest.raises(UserError, match="^2 of 5 images hold pixels that are NaN or infinite: .* earlier checkpoint"):
+        shipped.extract(images)
+    with pytest.raises(UserError, match="^digits classifier 8bf21403: the features of 5 of 5 images are NaN or inf"):
+        shipped.extract(np.full((5, 8, 8, 1), 3e38, np.float32))
+    with pytest.raises(ValueError, match=r"give \[n, height, width, channel\], at least one"):
+        shipped.extract(images[:0])
+
+
+def test_features_of_real_images_are_kept(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Used again where they are whole; what is not is said, computed anew and replaced."""
+    shipped, images = features.load("digits"), digits().x[:20]
+    expected = shipped.extract(images)
+
+    def found(cache: pathlib.Path, computed: bool) -> str:
+        calls = []
+        watched = shipped._replace(forward=lambda x: calls.append(len(x)) or shipped.forward(x))
+        np.testing.assert_array_equal(features.of_reference(watched, images, cache), expected, strict=True)
+        assert bool(calls) == computed
+        said = capsys.readouterr()
+        assert said.out == ""
+        return said.err
+
+    assert found(tmp_path, computed=True) == ""
+    (kept,) = tmp_path.iterdir()
+    assert found(tmp_path, computed=False) == ""
+    with safe_open(kept, framework="numpy") as file:
+        facts = file.metadata()
+    flipped = bytearray(kept.read_bytes())
+    flipped[-2] ^= 1
+    kept.write_bytes(flipped)
+    damage = f"WARNING: {kept}: is not what was written there; the features are computed anew\n"
+    assert found(tmp_path, computed=True) == damage
+    for arrays in (
+        {"features": expected[:-1]},
+        {"features": expected.astype(np.float64)},
+        {"features": np.full_like(expected, np.nan)},
+        {"features": expected + 1},
+        {"other": expected},
+    ):
+        save_file(arrays, kept, facts)
+        said = found(tmp_path, computed=True)
+        assert said == damage or ("cannot be read" in said and said.count("\n") == 1)
+        assert found(tmp_path, computed=False) == "", "it was replaced"
+    for spoilt in (b"", kept.read_bytes()[:-1], b"\x93NUMPY"):
+        kept.write_bytes(spoilt)
+        assert found(tmp_path, computed=True).startswith(f"WARNING: {kept}: cannot be read (")
+    kept.unlink()
+    os.mkfifo(kept)
+    assert found(tmp_path, computed=True).startswith(f"WARNING: {kept}: is not a file")
+    kept.unlink()
+    kept.mkdir()
+    said = found(tmp_path, computed=True)
+    assert f"{kept}: is not a file" in said and "real images are not kept: " in said and said.count("\n") == 2
+    assert os.listdir(tmp_path) == [kept.name], "nothing is left of what could not be written"
+
+
+def test_a_cache_is_not_needed(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped, images = features.load("digits"), digits().x[:20]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    features.of_reference(shipped, images)
+    assert len(list((tmp_path / "diffcurr").iterdir())) == 1 and capsys.readouterr().err == ""
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/from/the/root")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert str(features.cache_folder()) == str(tmp_path / "home" / ".cache" / "diffcurr")
+    (tmp_path / "home").write_text("a file where a folder should be")
+    for home in (str(tmp_path / "home"), "~", "/proc/none"):
+        monkeypatch.setenv("HOME", home)
+        features.of_reference(shipped, images)
+        said = capsys.readouterr().err
+        assert said.startswith("WARNING: features of the real images are not kept: ") and said.count("\n") == 1
+
+
+def test_facts_of_a_file_are_checked(tmp_path: pathlib.Path) -> None:
+    path = features.SHIPPED / "digits.safetensors"
+    arrays, facts = load_file(path), features.load(path).facts
+    for fact, value in (("dataset", ""), ("dataset", "a\nb"), ("shape", "[8, 1, 11]"), ("shape", "{")):
+        save_file(arrays, tmp_path / "a.safetensors", facts | {fact: value})
+        with pytest.raises(UserError, match=r"a.safetensors: (its fact|head.bias)") as error:
+            features.load(tmp_path / "a.safetensors")
+        assert "\n" not in str(error.value)

@@ -37,6 +37,20 @@ def test_closed_forms() -> None:
     assert frechet.distance(whole, frechet.statistics(features + 2.0)) == pytest.approx(4 * 40, rel=1e-8)
 
 
+def test_sets_that_do_not_vary_or_share_no_direction() -> None:
+    """All eigenvalues of the product are rounding errors there; the distance is |mean difference|² + tr A + tr B."""
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(64, 64)))[0]
+    a, b = (half @ half.T for half in np.split(basis, 2, axis=1))
+    assert frechet.frechet_distance(np.zeros(64), a, np.ones(64), b) == pytest.approx(64 + 64, abs=1e-4)
+    constant, varied = (frechet.statistics(x) for x in (np.full((50, 8), np.float32(0.1)), rng.normal(size=(50, 8))))
+    expected = np.sum((varied.mean - 0.1) ** 2) + np.trace(varied.covariance)
+    assert frechet.distance(constant, varied) == pytest.approx(expected, abs=1e-5)
+    assert frechet.distance(varied, constant) == pytest.approx(expected, abs=1e-5)
+    found = frechet.distance_interval(np.full((50, 8), np.float32(0.1)), constant, resamples=5)
+    np.testing.assert_allclose(found, 0, atol=1e-9)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000), st.lists(st.integers(1, 30), min_size=1, max_size=6), st.sampled_from([0.0, 1e4]))
 def test_statistics_of_parts_are_those_of_the_whole(seed: int, sizes: list[int], offset: float) -> None:
@@ -78,3 +92,10 @@ def test_rejects() -> None:
         frechet.statistics(np.asarray([[1.0, np.nan]]))
     with pytest.raises(ValueError, match="eigenvalues from -1 to 1"):
         frechet.frechet_distance(np.zeros(2), np.diag([-1.0, 1.0]), np.zeros(2), np.eye(2))
+    with pytest.raises(ValueError, match=r"up to nan: must be below 1e\+140"):
+        frechet.frechet_distance(np.zeros(2), np.eye(2), np.full(2, np.nan), np.eye(2))
+    large = frechet.statistics(np.asarray([[-1e80, 1.0], [1e80, 0.0]]))
+    with pytest.raises(ValueError, match=r"up to 2e\+160: must be below 1e\+140: look at the samples"):
+        frechet.distance(large, large)
+    with pytest.raises(ValueError, match="resamples = 1: an interval needs at least two"):
+        frechet.distance_interval(np.ones((3, 2)), one, resamples=1)

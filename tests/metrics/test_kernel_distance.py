@@ -76,3 +76,13 @@ def test_rejects() -> None:
     for a, b in (((5, 2), (6, 2)), ((3, 2), (3, 2)), ((5, 2), (5, 3))):
         with pytest.raises(ValueError, match="give two equally large sets, of at least 4 examples"):
             kernel_distance(np.ones(a), np.ones(b))
+    for value in (np.nan, np.inf, 1e30):
+        with pytest.raises(ValueError, match=r"2 features up to .*, below 1e\+20: look at the samples"):
+            kernel_distance(np.ones((5, 2)), np.full((5, 2), value))
+
+
+def test_sets_that_do_not_vary() -> None:
+    """Equal ones are at 0, others apart; nothing is NaN."""
+    still = np.ones((5, 2))
+    assert kernel_distance(still, still) == (0, 0, 0)
+    assert kernel_distance(still, 2 * still) == pytest.approx((2**3 + 5**3 - 2 * 3**3, 0, 0))

@@ -32,3 +32,8 @@ def test_missing_classes_and_noise() -> None:
 def test_rejects() -> None:
     with pytest.raises(ValueError, match="3 generated examples: there must be more than neighbours = 3"):
         precision_recall(np.ones((4, 2)), np.ones((3, 2)))
+    with pytest.raises(ValueError, match="0 real examples: there must be more than neighbours = 3"):
+        precision_recall(np.ones((0, 2)), np.ones((4, 2)))
+    with pytest.raises(ValueError, match="some features of the generated examples are not finite"):
+        precision_recall(np.ones((4, 2)), np.full((4, 2), np.nan))
+    assert precision_recall(np.ones((4, 2)), np.ones((4, 2))) == (1, 1)  # of sets that do not vary

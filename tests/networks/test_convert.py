@@ -110,6 +110,10 @@ def test_fixed_tables_and_shapes_are_checked() -> None:
         load_torch(make_dit(), weights | {"pos_embed": weights["pos_embed"] + 0.1})
     with pytest.raises(ValueError, match=r"t_embedder\.mlp\.0\.bias: gives shape \(47,\), the network has \(48,\)"):
         load_torch(make_dit(), weights | {"t_embedder.mlp.0.bias": np.zeros(47)})
+    kernel = weights["x_embedder.proj.weight"]
+    for other in (kernel[:, :, :, :1], kernel.reshape(*kernel.shape[:1], -1, 1, 1)):
+        with pytest.raises(ValueError, match=r"x_embedder\.proj\.weight: gives shape"):
+            load_torch(make_dit(), weights | {"x_embedder.proj.weight": other})
     unet = Reference("edm").weights()
     name = "model.enc.8x8_down.conv0.resample_filter"
     with pytest.raises(ValueError, match=r"enc\.8x8_down\.conv0\.resample_filter: is another table"):
@@ -122,3 +126,44 @@ def test_frequencies_of_ncsnpp_are_loaded() -> None:
     drawn = np.linspace(-20, 20, 16).astype(np.float32)
     load_torch(network, weights | {"model.map_noise.freqs": drawn})
     np.testing.assert_allclose(network.frequencies, drawn)
+    with pytest.raises(ValueError, match=r"map_noise\.freqs: has shape \(3,\), the network has \(16,\)"):
+        load_torch(network, weights | {"model.map_noise.freqs": drawn[:3]})
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (np.zeros(48, int), "is of dtype int64"),
+        (np.full(48, "a"), "is of dtype <U1"),
+        (np.full(48, None), "is of dtype object"),
+        (np.full(48, np.inf, np.float32), "holds NaN or infinity"),
+    ],
+)
+def test_only_finite_floats_are_weights(other: np.ndarray, message: str) -> None:
+    """And a network that refuses them is as it was."""
+    network, weights = make_dit(), Reference("dit").weights()
+    before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(network)))
+    with pytest.raises(ValueError, match=rf"t_embedder\.mlp\.0\.bias: {message}"):
+        load_torch(network, weights | {"t_embedder.mlp.0.bias": other})
+    jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(nnx.state(network)), before)
+
+
+def test_half_precision_is_loaded() -> None:
+    """Its tables are rounded as its weights are."""
+    network, weights = make_dit(), Reference("dit").weights()
+    load_torch(network, {name: x.astype(jnp.bfloat16) for name, x in weights.items()})
+    expected = make_dit()
+    load_torch(expected, weights)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-8), *(nnx.state(n) for n in (network, expected))
+    )
+
+
+def test_only_the_networks_own_filters_are_taken() -> None:
+    weights = Reference("edm").weights()
+    name = "model.enc.8x8_down.conv0.resample_filter"
+    with pytest.raises(ValueError, match=r"left over: enc\.4x4_down\.conv0\.resample_filter"):
+        load_torch(make_unet(), weights | {name.replace("8x8", "4x4"): weights[name]})
+    del weights[name]
+    with pytest.raises(ValueError, match=r"arrays missing: enc\.8x8_down\.conv0\.resample_filter"):
+        load_torch(make_unet(), weights)

@@ -107,7 +107,7 @@ def test_resampling(taps: tuple[int, ...]) -> None:
     [
         ({"encoder_type": "deep"}, "encoder_type = 'deep': choose one of standard, skip, residual"),
         ({"channel_mult": (1, 1, 1, 1, 1)}, "an image's side of 8 cannot be halved 4 times"),
-        ({"model_channels": 6}, "model_channels = 6: must be divisible by 4"),
+        ({"model_channels": 6}, "model_channels = 6: must be an integer from 4 to 2\\^16, divisible by 4"),
     ],
 )
 def test_rejects(settings: dict, message: str) -> None:

@@ -87,11 +87,16 @@ def test_rejects(public_weights: dict[str, np.ndarray], tmp_path: pathlib.Path) 
     np.savez(tmp_path / "lacks.npz", **lacks)
     with pytest.raises(UserError, match="lacks.npz: arrays missing: Mixed_6c.branch1x1.bn.bias"):
         features.load(tmp_path / "lacks.npz")
-    with pytest.raises(ValueError, match="arrays left over: AuxLogits.fc.weight"):
+    with pytest.raises(ValueError, match="missing: none; left over: AuxLogits.fc.weight"):
         inception.from_public(public_weights | {"AuxLogits.fc.weight": np.zeros(2)})
     name = "Mixed_7a.branch3x3_1.conv.weight"
-    with pytest.raises(ValueError, match=f"{name}: gives a kernel of"):
+    with pytest.raises(ValueError, match=f"{name}: has shape"):
         inception.from_public(public_weights | {name: public_weights[name][:, :-1]})
+    name = "Mixed_7a.branch3x3_1.bn.running_var"
+    with pytest.raises(ValueError, match=f"{name}: has shape"):
+        inception.from_public(public_weights | {name: public_weights[name][:1]})
+    with pytest.raises(ValueError, match=f"{name}: holds -.*: a variance is not negative"):
+        inception.from_public(public_weights | {name: -public_weights[name]})
     (tmp_path / "pickled.pth").write_bytes(b"\x80\x02")
     with pytest.raises(UserError, match="pickled.pth: .*safetensors or npz"):
         features.load(tmp_path / "pickled.pth")

@@ -99,9 +99,9 @@ def test_any_density_on_any_path(process: EDM | Flow) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LogitNormal(std=-1.0), "std = -1.0: must be above 0"),
-        (lambda: Speed(k=0.0), "k = 0.0: must be above 0"),
-        (lambda: DDPM(density=Speed(tau=0)), "density.tau = 0: a level between 0 and 1000"),
+        (lambda: LogitNormal(std=-1.0), "std = -1.0: must be a number above 0"),
+        (lambda: Speed(k=0.0), "k = 0.0: must be a number above 0"),
+        (lambda: Speed(tau=0), "tau = 0: must be an integer from 1"),
         (lambda: DDPM(density=Speed(tau=50), num_timesteps=50), "density.tau = 50: a level between 0 and 50"),
     ],
 )

@@ -97,10 +97,10 @@ def test_speed() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MinSNR(gamma=0.0), "gamma = 0.0: must be above 0"),
-        (lambda: SoftMinSNR(gamma=-1.0), "gamma = -1.0: must be above 0"),
-        (lambda: P2(k=0.0), "k = 0.0: must be above 0"),
-        (lambda: Speed(limit=0.5), r"limit = 0.5: must lie in \(0.5, 1\]"),
+        (lambda: MinSNR(gamma=0.0), "gamma = 0.0: must be a number above 0"),
+        (lambda: SoftMinSNR(gamma=-1.0), "gamma = -1.0: must be a number above 0"),
+        (lambda: P2(k=0.0), "k = 0.0: must be a number above 0"),
+        (lambda: Speed(limit=0.5), r"limit = 0.5: must be a number in \(0.5, 1\]"),
         (lambda: DDPM(weighting=Speed(tau=1000)), "weighting.tau = 1000: a level between 0 and 1000"),
     ],
 )

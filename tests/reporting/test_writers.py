@@ -72,6 +72,7 @@ class Bucket(backend._OsPathBackend):
 
 def test_a_workdir_on_an_object_store(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "tf_backend", Bucket(tmp_path))
+    (tmp_path / "bucket" / "run").mkdir(parents=True)  # where a bucket needs no folder
     writer = MetricWriter("gs://bucket/run", last_step=0)
     writer.write(10, {"loss": 0.5})
     writer.write(20, {"loss": 0.25})

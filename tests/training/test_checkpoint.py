@@ -152,7 +152,7 @@ def test_does_not_save_parameters_that_are_not_finite(tmp_path: pathlib.Path) ->
     checkpoints = Checkpoints(epath.Path(tmp_path / "c"))
     with pytest.raises(FloatingPointError, match="after step 5"):
         checkpoints.save(5, state, {}, CONFIG, None)
-    assert steps_in(tmp_path / "c") == []
+    assert not (tmp_path / "c").exists()
 
 
 def test_fingerprint_sees_any_bit_and_no_sharding() -> None:

@@ -52,7 +52,7 @@ def test_the_loss_of_every_step_is_in_one_summary(first: int, every: int, checkp
             summaries.append(loop.close_window())
         if loop.number % checkpoint_every == 0 or loop.number == 30:
             summaries.append(loop.finish())
-            loop.check_finite()
+            loop.pending()
     summaries = [one for one in summaries if one is not None]
     begins = first
     for one in summaries:
@@ -83,7 +83,7 @@ def test_a_summary_comes_one_window_late() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("notice", ["close_window", "finish", "check_finite"])
+@pytest.mark.parametrize("notice", ["close_window", "finish", "pending"])
 def test_a_loss_that_is_not_finite_is_raised_with_its_step(bad: float, notice: str) -> None:
     losses = [1.0] * 20
     losses[12] = losses[13] = bad
@@ -93,7 +93,7 @@ def test_a_loss_that_is_not_finite_is_raised_with_its_step(bad: float, notice: s
     assert loop.close_window() is None
     for _ in range(3):
         loop.advance()
-    if notice != "check_finite":  # which sees the steps of a window that is open yet
+    if notice != "pending":  # which sees the steps of a window that is open yet
         summary = loop.close_window()
         assert summary is not None and summary["step"] == 12
         loop.advance()
@@ -109,7 +109,7 @@ def test_a_gradient_that_is_not_finite_is_raised_too() -> None:
     loop = Loop(broken, jnp.zeros(()), None, numbered([1.0]), DEVICE, functools.partial(Window, batch_size=4))
     loop.advance()
     with pytest.raises(FloatingPointError, match="the gradient's norm is inf at step 1"):
-        loop.check_finite()
+        loop.pending()
 
 
 class Interrupted:
@@ -176,4 +176,4 @@ def test_where_training_broke_down() -> None:
     for _ in range(3):
         loop.advance()
     with pytest.raises(FloatingPointError, match=r"^the loss is nan at step 3, stage 1/3 in clusters 3$"):
-        loop.check_finite()
+        loop.pending()

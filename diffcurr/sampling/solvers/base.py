@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from diffcurr import ranges
 from diffcurr.processes.base import Denoised, Process
 from diffcurr.processes.prediction import Level
 
@@ -59,7 +60,7 @@ class Step(NamedTuple):
     length: Float[Array, "*step"]
 
 
-class Solver(abc.ABC):
+class Solver(ranges.Checked, abc.ABC):
     """Takes noise to data."""
 
     def check(self, process: Process) -> None:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from diffcurr import ranges
 from diffcurr.sampling.solvers.base import Denoise, Step, StepSolver
 
 
@@ -17,11 +18,7 @@ class DDIM(StepSolver):
       eta: the share of the posterior's noise that each step adds; 0 is deterministic.
     """
 
-    eta: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.eta <= 1.0:
-            raise ValueError(f"eta = {self.eta}: a share of the posterior's noise must lie in [0, 1]")
+    eta: ranges.Share = 0.0
 
     def step(self, denoise: Denoise, x: Array, s: Step, key: PRNGKeyArray, num_steps: int) -> Array:
         return ddim_step(self.eta, denoise, x, s, key)

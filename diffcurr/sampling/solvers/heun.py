@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Len
 from jaxtyping import Array, PRNGKeyArray
 
+from diffcurr import ranges
 from diffcurr.processes.base import Process
 from diffcurr.processes.edm import EDM
 from diffcurr.sampling.solvers.base import Denoise, Step, StepSolver
@@ -20,14 +23,13 @@ class Heun(StepSolver):
 
     Attributes:
       churn: EDM's (S_churn, S_tmin, S_tmax, S_noise), for a process whose native time is sigma; S_churn 0 is
-        deterministic.
+        deterministic. The S_tmax of 1e30 stands for none: JSON has no infinity.
     """
 
-    churn: Sequence[float] = (0.0, 0.0, float("inf"), 1.0)
+    churn: Annotated[Sequence[ranges.NotNegative], Len(4, 4)] = (0.0, 0.0, 1e30, 1.0)
 
     def __post_init__(self) -> None:
-        if len(self.churn) != 4 or self.churn[0] < 0:
-            raise ValueError(f"churn = {tuple(self.churn)}: give (S_churn >= 0, S_tmin, S_tmax, S_noise)")
+        super().__post_init__()
         object.__setattr__(self, "churn", tuple(self.churn))  # hashable
 
     def check(self, process: Process) -> None:

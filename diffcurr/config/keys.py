@@ -1,0 +1,114 @@
+"""The keys of a config that belong to no part: what each is by default, may be, and means."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
+
+from annotated_types import Interval, Len
+
+from diffcurr import ranges
+
+
+class Key(NamedTuple):
+    """One key.
+
+    Attributes:
+      default: its value in `outline()`.
+      kind: the annotation that says what it may be (`diffcurr.ranges`).
+      meaning: a line for docs/configuration.md.
+    """
+
+    default: Any
+    kind: Any
+    meaning: str
+
+
+Axis = Annotated[int, Interval(ge=-1, le=2**20)]
+Analyzed = Annotated[int, Interval(ge=8, le=10**8)]
+
+KEYS: dict[str, Key] = {
+    "seed": Key(0, ranges.Seed, "the run's seed; all randomness follows from it"),
+    "steps": Key(4000, ranges.Steps, "optimizer steps in all"),
+    "batch_size": Key(64, ranges.Size, "examples in a step, over all devices and processes"),
+    "microbatches": Key(
+        1, ranges.Size, "parts of a batch whose gradients are computed one after another, to save memory"
+    ),
+    "dtype": Key(
+        "float32", Annotated[str, ranges.OneOf(("float32", "bfloat16"))], "compute dtype; parameters are float32"
+    ),
+    "curriculum.clusters": Key(20, ranges.Few, "number of clusters N of noise levels"),
+    "curriculum.stratified": Key(
+        False, bool, "draw one noise level from each of as many equal shares as there are examples"
+    ),
+    "ema.decay": Key(0.9999, ranges.ShareBelowOne, "decay of the parameters' average, per step"),
+    "ema.rampup": Key(
+        0.0,
+        ranges.NotNegative,
+        "EDM's ramp-up: the average's half-life is at most this share of the steps so far; 0 for none",
+    ),
+    "mesh.data": Key(-1, Axis, "devices along the axis that only splits the batch; -1 takes what the others leave"),
+    "mesh.fsdp": Key(1, Axis, "devices along the axis that splits batch and parameters"),
+    "mesh.tensor": Key(1, Axis, "devices along the axis that splits layers"),
+    "sampling.samples": Key(64, ranges.Number, "samples of `--job=sample`, and of each grid during training"),
+    "sampling.steps": Key(
+        50, ranges.Steps, "network evaluations of a sampler (with `heun` two a step but at the last)"
+    ),
+    "sampling.last_step": Key(
+        0.0,
+        ranges.ShareBelowOne,
+        "length of the last step in native time, where the process lets it be chosen; or 0",
+    ),
+    "sampling.guidance": Key(1.0, ranges.NotNegative, "scale of classifier-free guidance; 1 is none"),
+    "sampling.guidance_interval": Key(
+        (0.0, 1.0), Annotated[Sequence[ranges.Share], Len(2, 2)], "the quantiles u between which samples are guided"
+    ),
+    "sampling.guidance_channels": Key(
+        0, Annotated[int, Interval(ge=0, le=2**16)], "so many first channels are guided; 0 for all"
+    ),
+    "sampling.clip": Key(1.0, ranges.NotNegative, "limit of the estimate of x0; 0 for none, as for latents"),
+    "analysis.images": Key(60_000, Analyzed, "images whose relative entropy is measured, at most"),
+    "analysis.samples": Key(1000, Analyzed, "samples of that measurement"),
+    "analysis.convergence.intervals": Key(
+        10, ranges.Few, "networks that are trained, each on its own range of noise levels"
+    ),
+    "analysis.convergence.seeds": Key(5, ranges.Few, "seeds of each"),
+    "analysis.convergence.steps": Key(500, ranges.Steps, "optimizer steps of each"),
+    "analysis.convergence.batch_size": Key(64, ranges.Size, "examples in a step of each"),
+    "analysis.convergence.evaluate_every": Key(10, ranges.Steps, "steps between evaluations of their losses"),
+    "analysis.convergence.share": Key(
+        0.9,
+        Annotated[float, Interval(gt=0, lt=1)],
+        "the share of the whole improvement, the steps to which are reported",
+    ),
+    "features.epochs": Key(10, ranges.Few, "passes over the data when `--job=features` trains a classifier"),
+    "evaluation.samples": Key(10_000, ranges.Number, "samples that `--job=evaluate` compares with the data"),
+    "evaluation.training_samples": Key(1000, ranges.Number, "samples of each evaluation during training"),
+    "evaluation.features": Key(
+        "", str, "file of a classifier's or Inception's weights; if empty, the data set's shipped one"
+    ),
+    "evaluation.metrics": Key(
+        {"frechet_distance": {}, "kernel_distance": {}, "precision_recall": {}}, Mapping, "what is measured: see below"
+    ),
+    "compare.baseline": Key("vanilla", str, "the arm that the others are compared with"),
+    "compare.candidates": Key(
+        (), Sequence[str], "arms from which the report's verdict is; all but the baseline if empty"
+    ),
+    "compare.seeds": Key(5, Annotated[int, Interval(ge=2, le=1000)], "seeds of each arm; an interval needs two"),
+    "compare.arms": Key({}, Mapping, "arms: {name: what of the config is different there}"),
+    "log_every": Key(100, ranges.StepsOrNever, "steps between rows of `metrics.jsonl`; 0 for never"),
+    "checkpoint_every": Key(1000, ranges.StepsOrNever, "steps between checkpoints; 0 for the last alone"),
+    "sample_every": Key(1000, ranges.StepsOrNever, "steps between grids of samples; 0 for never"),
+    "evaluate_every": Key(0, ranges.StepsOrNever, "steps between evaluations, into `evaluations.jsonl`; 0 for never"),
+}
+
+NAMES: dict[str, str] = {
+    "dataset": "digits",
+    "codec": "identity",
+    "process": "ddpm",
+    "network": "dit",
+    "conditioning": "none",
+    "curriculum": "patience",
+    "curriculum.clustering": "uniform",
+    "optimizer": "adam",
+    "sampling.solver": "ddim",
+}
+"""Section of a part -> the name of the one in `outline()`."""

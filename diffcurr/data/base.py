@@ -1,0 +1,148 @@
+"""What a data set is. Its source is opened when the data are needed, not before."""
+
+import abc
+import dataclasses
+from typing import Annotated, Any, ClassVar
+
+import annotated_types as at
+import grain
+import numpy as np
+from jaxtyping import Float
+
+from diffcurr import ranges
+from diffcurr.data.sources import Source
+from diffcurr.errors import concerning
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dataset(ranges.Checked, abc.ABC):
+    """What the rest of the program must know of a data set before it reads one example.
+
+    Class attributes:
+      shape: (height, width, channels) of an example as it is stored: pixels, or latents.
+      num_classes: number of labels; 0 for none.
+      flip: whether images are mirrored at random.
+      augment: probability of each of EDM's augmentations.
+      is_latent: whether the examples are an autoencoder's latents, which have no limits and are no pictures.
+      splits: the names of the splits; empty where the source knows them.
+
+    Attributes:
+      split: name of the split, as TFDS gives it; of the user's files, the folder of that name.
+      data_dir: where prepared data sets lie, TFDS's own default if empty; or the user's folder or zip.
+      threads: number of threads that read ahead; 0 to read each batch when it is needed.
+    """
+
+    shape: ClassVar[tuple[int, int, int]]
+    num_classes: ClassVar[int] = 0
+    flip: ClassVar[bool] = False
+    augment: ClassVar[float] = 0.0
+    is_latent: ClassVar[bool] = False
+    splits: ClassVar[tuple[str, ...]] = ("train",)
+
+    split: str = "train"
+    data_dir: str = ""
+    threads: Annotated[int, at.Interval(ge=0, le=256)] = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.splits and self.split not in self.splits:
+            raise ValueError(f"split = {self.split!r}: choose one of {', '.join(self.splits)}")
+
+    @abc.abstractmethod
+    def open(self) -> Source:
+        """The examples of the split, {"image": [H, W, C], "label": int}, prepared first if need be.
+
+        Raises:
+          UserError: if they cannot be had.
+        """
+
+    def has_split(self, name: str) -> bool:
+        """Whether there is a split of that name."""
+        return name in self.splits
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """Settings that were left to be found in the data, as they are; a run's config keeps them."""
+        return {}
+
+    def opened(self) -> Source:
+        """The examples of the split, of which the first is what the data set says.
+
+        Raises:
+          UserError: if they cannot be had, there are none, or the first is of another shape, class or range of values.
+        """
+        source = self.open()
+        with concerning(f"dataset {type(self).__name__}"):
+            if not len(source):
+                raise ValueError("there are no examples")
+            self.check_example(source[0])
+        return source
+
+    def check_example(self, example: dict[str, Any]) -> None:
+        """Raises ValueError if a stored example is not what the data set says."""
+        shape = np.shape(example["image"])
+        if shape not in (self.shape, (*self.shape[:2], 2 * self.shape[2]) if self.is_latent else None):
+            raise ValueError(f"an image has shape {shape}: the data set's shape is {self.shape}")
+        if self.num_classes and "label" not in example:
+            raise ValueError(f"an example has no 'label': num_classes = {self.num_classes}")
+
+    @abc.abstractmethod
+    def scaled(self, stored: Any) -> Float[np.ndarray, "batch height width channel"]:
+        """Stored examples as the process takes them, float32."""
+
+    def drawn(self, examples: grain.MapDataset) -> grain.MapDataset:
+        """The examples, with what of them is drawn at random each time."""
+        return examples
+
+    def quantised(
+        self, images: Float[np.ndarray, "batch height width channel"]
+    ) -> Float[np.ndarray, "batch height width channel"]:
+        """Generated examples on the grid of values that stored ones have, as a picture file would keep them."""
+        return images
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pictures(Dataset):
+    """Pictures with pixels in [0, max_value], 255 if a data set does not say otherwise, scaled to [-1, 1].
+
+    Attributes:
+      augment: probability of each of EDM's augmentations (Karras et al. 2022, appendix F); 0 for none.
+    """
+
+    max_value: ClassVar[float] = 255.0
+
+    augment: ranges.Share = 0.0  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.augment and self.flip:
+            raise ValueError(f"augment = {self.augment}: mirrors images itself; set flip = False")
+
+    def check_example(self, example: dict[str, Any]) -> None:
+        super().check_example(example)
+        pixels = np.asarray(example["image"])
+        low, high = pixels.min(), pixels.max()
+        if low < 0 or high > self.max_value or (pixels.dtype.kind == "f" and high <= 1.0 < self.max_value):
+            raise ValueError(
+                f"pixels lie in {low} to {high}: the data set's lie in 0 to max_value = {self.max_value:g}"
+            )
+
+    def scaled(self, stored: Any) -> Float[np.ndarray, "batch height width channel"]:
+        return np.asarray(stored, np.float32) * np.float32(2.0 / self.max_value) - np.float32(1.0)
+
+    def quantised(
+        self, images: Float[np.ndarray, "batch height width channel"]
+    ) -> Float[np.ndarray, "batch height width channel"]:
+        levels = self.max_value
+        return np.round((np.clip(images, -1, 1) + 1) / 2 * levels).astype(np.float32) / levels * 2 - 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mirrored(Pictures):
+    """Pictures whose mirror image could be one of the data set too.
+
+    Attributes:
+      flip: mirror images at random.
+    """
+
+    flip: bool = True  # type: ignore[misc]
