@@ -9,9 +9,11 @@ from etils import epath
 
 @contextlib.contextmanager
 def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
-    """Yields a temporary path beside `path`, of the same suffix; on success it is renamed over `path`, else removed."""
+    """Yields a temporary path beside `path`, of the same suffix; on success it is renamed over `path`, else removed.
+
+    The folder must be there: to make one would bring back a workdir that was moved away.
+    """
     path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.stem}.{os.getpid()}{path.suffix}"
     try:
         yield temporary

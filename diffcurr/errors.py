@@ -13,7 +13,11 @@ class UserError(Exception):
 
 def first_line(error: BaseException, most: int = 200) -> str:
     """What an error of a library says first; its class where it says nothing."""
-    return str(error).strip().split("\n")[0][:most] or type(error).__name__
+    try:
+        text = str(error).strip()
+    except Exception:  # an error of someone else's making, which cannot even say what it is
+        text = ""
+    return text.split("\n")[0][:most] or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -169,7 +169,6 @@ class Experiment:
                 line.say("measuring the relative entropy from which the clusters follow (once; kept in the workdir)")
                 data, countdown = curve.load_data(self, line.say), functools.partial(Countdown, line)
                 arrays = curve.measure(self, data, countdown)._asdict()
-                workdir.mkdir(parents=True, exist_ok=True)
                 curve.save(workdir, self, arrays)
             edges = self.clustering.edges(number, self.log_snr, arrays["value"])
         if jax.process_count() > 1:

@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # libraries report every file they touch
         logging.get_absl_logger().addFilter(_is_news)
+        sys.unraisablehook = _report
     if len(argv) > 1:
         raise UserError(f"argument {argv[1]!r} is not a flag: settings are given as --config.key=value")
     for job, own in _OF_JOB.items():
@@ -66,8 +67,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _is_news(record: Any) -> bool:
-    """Whether a line of a library's log is more than the stack of an error that it raises too, as Orbax's are."""
-    return not (record.exc_info and "orbax" in record.pathname)
+    """Whether a line of a library's log is news: Orbax raises its errors, and warns of how it works inside."""
+    return "orbax" not in record.pathname
+
+
+def _report(found: "sys.UnraisableHookArgs") -> None:
+    """An exception that no one can catch; but not those of TensorStore's writes that fail after Orbax has given up."""
+    if str(found.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(found)
 
 
 def cli() -> None:
@@ -103,7 +110,11 @@ def _parse_flags(argv: list[str]) -> list[str]:
     from diffcurr import experiment, parts  # every part that a config can name
 
     del experiment
-    config = config_lib.complete(config_lib.load(name))
+    config = config_lib.load(name)
+    try:
+        config = config_lib.complete(config)
+    except UserError as error:
+        raise UserError(f"--config={name}: {error}") from error
     chosen, others = {}, []
     for argument in rest:
         key, _, value = argument.lstrip("-").partition("=")

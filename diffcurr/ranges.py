@@ -203,5 +203,6 @@ def _number(limit: Any) -> str:
 
 def shown(value: Any) -> str:
     """A value in a message, in no more than a line."""
-    text = repr(value).replace("\n", " ")
+    value = value.to_dict() if hasattr(value, "to_dict") else value  # a ConfigDict's own words fill many lines
+    text = " ".join(repr(value).split())
     return text if len(text) <= 100 else text[:97] + "..."

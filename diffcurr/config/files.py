@@ -88,7 +88,9 @@ def _blaming(name: str, file: pathlib.Path) -> Iterator[None]:
     """Turns whatever a config file raises into one line that names the file and, where it is one, the line."""
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         if isinstance(error, UserError | ValueError) and not isinstance(error, UnicodeError):
             raise UserError(f"--config={name}: {first_line(error)}{_line_of(error, file)}") from error
         what = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else first_line(error)}"
@@ -97,9 +99,13 @@ def _blaming(name: str, file: pathlib.Path) -> Iterator[None]:
 
 def _line_of(error: BaseException, file: pathlib.Path) -> str:
     """Where in a config file an error was raised, for the end of a message."""
-    if isinstance(error, SyntaxError) and error.filename and pathlib.Path(error.filename) == file:
+
+    def is_there(name: str | None) -> bool:
+        return name is not None and os.path.abspath(name) == os.path.abspath(file)
+
+    if isinstance(error, SyntaxError) and is_there(error.filename):
         return f" ({file}, line {error.lineno})"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == os.fspath(file)]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if is_there(frame.filename)]
     return f" ({file}, line {lines[-1]})" if lines else f" ({file})"
 
 

@@ -55,7 +55,7 @@ def complete(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:
     """
     try:
         plain = config.to_dict() if isinstance(config, ConfigDict) else copy.deepcopy(dict(config))
-    except RequiredValueError as error:  # a placeholder of ml_collections that nothing was put into
+    except (RequiredValueError, RecursionError) as error:  # a placeholder that nothing was put into, or a circle
         raise UserError(f"config: {first_line(error)}") from error
     _check_outline(plain, OUTLINE)
     replace_sections(plain, parts.complete)

@@ -105,7 +105,7 @@ class LatentFiles(_Files):
     """{"image": float32 [size, size, channels or 2 channels], "label": int} of an autoencoder's .npy files.
 
     A file holds [channels, size, size] (a leading axis of 1 is dropped); twice the channels are means, then standard
-    deviations, from which training draws anew each time.
+    deviations, from which training draws each time.
     """
 
     def __init__(self, listing: Listing, size: int, channels: int, scale: float, on_bad_file: str = "stop"):

@@ -83,6 +83,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         "command": f"--job=features --config.dataset.name={config.dataset.name} --config.features.epochs={epochs}",
     }
     path, report = workdir / "features.safetensors", workdir / "features.md"
+    workdir.mkdir(parents=True, exist_ok=True)
     with atomic_file.replacing(path) as temporary:
         temporary.write_bytes(to_bytes(network, facts))
     line.say(f"accuracy {facts['test_accuracy']}: wrote {path}")

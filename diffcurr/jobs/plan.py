@@ -57,6 +57,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, topology: str | None) -> in
         plan["largest_batch_size"] = search.largest_batch(compiled)
 
     text = plan_report.markdown(plan)
+    epath.Path(workdir).mkdir(parents=True, exist_ok=True)
     for name, content in (("plan.json", json.dumps(plan, indent=2) + "\n"), ("plan.md", text)):
         with atomic_file.replacing(epath.Path(workdir) / name) as path:
             path.write_text(content)

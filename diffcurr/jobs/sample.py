@@ -45,6 +45,7 @@ def run(
         number,
         Countdown(Line(), f"step {opened.step}", "samples"),
     )
+    out.mkdir(parents=True, exist_ok=True)
     with atomic_file.replacing(out / "samples.npz") as temporary:
         arrays: dict[str, Any] = {"images": images, "step": opened.step}
         # A class has been called `labels` here since version 0.1.0.

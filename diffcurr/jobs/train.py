@@ -137,6 +137,7 @@ def _train(
         nonlocal loss
         if summary is None:
             return
+        folder.check()
         loss = summary["loss"] if summary["stage"] == summary["num_stages"] else None
         if config.log_every:
             at = summary.pop("step")
@@ -146,6 +147,7 @@ def _train(
     def save() -> None:
         # What is saved is known to be finite, so here, and only here, the host waits for the device.
         report(loop.finish())
+        folder.check()
         pending = loop.pending() if config.log_every else []
         position = {"edges": list(experiment.step_config.edges), "window": to_plain(pending)}
         with contextlib.nullcontext() if checkpoints.proven else loop.clock.paused():  # the first is read back
@@ -166,7 +168,6 @@ def _train(
                         raise
                     unreadable = error
                 step = loop.number
-                folder.check()
                 if step == first_step + 1 and not unreadable:
                     loop.leave_out()
                     progress.say(f"compiled in {duration(loop.clock.now() - began)}")
@@ -190,6 +191,7 @@ def _train(
                     jax.block_until_ready(loop.state)  # the steps still under way are not counted as time for samples
                     with loop.clock.paused():
                         images = experiment.sampler.draw(loop.state.ema, sample_key, condition, number)
+                    (workdir / "samples").mkdir(exist_ok=True)
                     grid = workdir / "samples" / f"{step:08d}.png"
                     writer.submit(reporting.figures.save_grid, grid, images, experiment.conditioning.columns)
                     writer.submit(_draw_curriculum, workdir, experiment)

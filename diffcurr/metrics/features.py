@@ -137,9 +137,10 @@ def of_reference(
         try:
             return _kept(path, made_from, (len(images), features.width))
         except UserError as error:
-            print(f"WARNING: {error}; the features are computed anew", file=sys.stderr, flush=True)
+            print(f"WARNING: {error}; the features are computed again", file=sys.stderr, flush=True)
     extracted = features.extract(images)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file.replacing(path) as temporary:
             save_file({"features": extracted}, temporary, metadata=_facts(extracted, made_from))
     except (OSError, SafetensorError) as error:

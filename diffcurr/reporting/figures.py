@@ -24,7 +24,7 @@ def save_grid(path: epath.PathLike, images: Float[np.ndarray, "n height width ch
     """Writes images as one PNG, filled row by row. Images below 64 pixels are enlarged by a whole factor.
 
     Args:
-      path: file to write; missing folders are created.
+      path: file to write, in a folder that is there.
       images: pixels in [-1, 1], with 1 or 3 channels. With another number of channels they are taken as latents, whose
         first three channels are shown as red, green and blue, from -3 to 3.
       columns: number of images in each row; by default (0), the rounded-up square root of the number of images.
@@ -48,6 +48,14 @@ def save_grid(path: epath.PathLike, images: Float[np.ndarray, "n height width ch
         Image.fromarray(canvas[..., 0] if channels == 1 else canvas).save(temporary)
 
 
+def _is_of_curriculum(row: Mapping[str, Any], clusters: int) -> bool:
+    """Whether a row has what the picture needs; a damaged file may hold others."""
+    loss = row.get("loss_by_cluster")
+    numbers = (row.get("stage"), row.get("num_stages"), *(loss if isinstance(loss, list) else ()))
+    kinds = (int, float, type(None))
+    return isinstance(loss, list) and len(loss) == clusters and all(isinstance(one, kinds) for one in numbers)
+
+
 def save_curriculum(path: epath.PathLike, rows: list[dict[str, Any]], edges: Float[np.ndarray, " edge"]) -> None:
     """Writes a PNG with the stage at each step, above a heat map of the loss of each cluster.
 
@@ -59,6 +67,8 @@ def save_curriculum(path: epath.PathLike, rows: list[dict[str, Any]], edges: Flo
         cluster that was not trained.
       edges: edges of the clusters, in u.
     """
+    number = len(edges) - 1
+    rows = [row for row in rows if _is_of_curriculum(row, number)]
     if not rows:
         return
     steps = np.array([row["step"] for row in rows], float)

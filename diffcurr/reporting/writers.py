@@ -32,7 +32,7 @@ def read_rows(workdir: epath.PathLike, file: str = METRICS) -> list[dict[str, An
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict) and type(row.get("step")) is int:
             rows.append(row)

@@ -18,14 +18,14 @@ class Termination:
     says which steps are lost.
 
     Attributes:
-      requested: the first signal's number; 0 if none came.
+      requested: the first signal's number; 0 if none came, or if there are several processes.
       saved: the step that a new start would go on from; None if there is none yet.
     """
 
     def __init__(self) -> None:
         self.requested = 0
         self.saved: int | None = None
-        self._since = 0.0
+        self._since: float | None = None  # when the first signal came
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Termination":
@@ -47,11 +47,13 @@ class Termination:
         name = signal.Signals(number).name
         if number == signal.SIGHUP:
             _leave_the_terminal()
-        if not self.requested:
-            self.requested, self._since = number, time.monotonic()
+        if self._since is None:
+            self._since = time.monotonic()
             _say(f"{name}: saving after this step")
             if jax.process_count() > 1:
-                signal.raise_signal(signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)  # at which step, all decide together
+            else:
+                self.requested = number
         elif time.monotonic() - self._since < SAME_REQUEST:
             _say(f"{name}: saving already; a signal after {SAME_REQUEST:.0f} s ends the run without")
         else:

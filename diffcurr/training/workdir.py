@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO
@@ -295,8 +296,13 @@ def read_config(workdir: epath.PathLike) -> ConfigDict:
 
 
 def _read_config(file: epath.Path) -> ConfigDict:
+    found = _read_json(file)
     try:
-        return config_lib.upgrade(_read_json(file))
+        config = config_lib.upgrade(found)
+        config_lib.check_keys(config)
+        return config
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # its parts are of other types than were written
         raise UserError(f"{file}: is no config that diffcurr wrote ({first_line(error)}): bring that back") from error
 
@@ -307,11 +313,13 @@ def _read_json(file: epath.Path) -> dict[str, Any]:
       UserError: if the file holds no JSON object.
     """
     try:
+        if "://" not in os.fspath(file) and not stat.S_ISREG(os.stat(file).st_mode):
+            raise OSError("no regular file")  # to read from a pipe would wait for ever
         found = json.loads(file.read_text())
-    except (ValueError, OSError) as error:  # UnicodeDecodeError is a ValueError
+    except (ValueError, OSError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise UserError(f"{file}: cannot be read ({first_line(error)}): bring back the file that was there") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{file}: holds no JSON object: bring back the file that was there")
+    if not isinstance(found, dict) or not found:
+        raise UserError(f"{file}: holds no JSON object with keys: bring back the file that was there")
     return found
 
 

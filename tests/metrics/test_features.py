@@ -86,7 +86,7 @@ def test_pixels_and_features_that_are_not_finite() -> None:
 
 
 def test_features_of_real_images_are_kept(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Used again where they are whole; what is not is said, computed anew and replaced."""
+    """Used again where they are whole; what is not is said, computed again and replaced."""
     shipped, images = features.load("digits"), digits().x[:20]
     expected = shipped.extract(images)
 
@@ -107,7 +107,7 @@ def test_features_of_real_images_are_kept(tmp_path: pathlib.Path, capsys: pytest
     flipped = bytearray(kept.read_bytes())
     flipped[-2] ^= 1
     kept.write_bytes(flipped)
-    damage = f"WARNING: {kept}: is not what was written there; the features are computed anew\n"
+    damage = f"WARNING: {kept}: is not what was written there; the features are computed again\n"
     assert found(tmp_path, computed=True) == damage
     for arrays in (
         {"features": expected[:-1]},

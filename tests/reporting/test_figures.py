@@ -10,12 +10,12 @@ from diffcurr.reporting import figures
 
 def test_grid(tmp_path: pathlib.Path) -> None:
     images = np.linspace(-1, 1, 5)[:, None, None, None] * np.ones((5, 32, 32, 3))
-    figures.save_grid(tmp_path / "new" / "grid.png", images, columns=2)
-    picture = np.asarray(Image.open(tmp_path / "new" / "grid.png"))
+    figures.save_grid(tmp_path / "grid.png", images, columns=2)
+    picture = np.asarray(Image.open(tmp_path / "grid.png"))
     assert picture.shape == (3 * 66 + 2, 2 * 66 + 2, 3)  # three rows of two, enlarged to 64 pixels, 2 pixels apart
     centres = picture[2 + 32 :: 66, 2 + 32 :: 66, 0]
     np.testing.assert_array_equal(centres, [[0, 64], [128, 191], [255, 255]])
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["grid.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
 
 
 def test_grid_of_grey_images_is_square(tmp_path: pathlib.Path) -> None:
