@@ -190,7 +190,7 @@ def test_a_pipe_is_a_bad_file(pictures: np.ndarray, tmp_path: pathlib.Path) -> N
 
 @pytest.mark.parametrize("as_zip", [False, True])
 def test_latents(as_zip: bool, tmp_path: pathlib.Path) -> None:
-    """Scaled as they are; where standard deviations come with them, drawn anew at each pass, the same for a seed."""
+    """Scaled as they are; where standard deviations come with them, drawn at each pass, the same for a seed."""
     rng = np.random.default_rng(0)
     mean, deviation = np.abs(rng.normal(size=(2, 8, 4, 32, 32))).astype(np.float32)
     condition_of = Nothing().of
