@@ -17,7 +17,7 @@ from diffcurr import experiment as experiment_lib
 from diffcurr import reporting
 from diffcurr.data import pipeline
 from diffcurr.data.sources import Source, identity
-from diffcurr.errors import UserError, first_line
+from diffcurr.errors import UserError
 from diffcurr.experiment import Experiment
 from diffcurr.metrics import evaluation
 from diffcurr.reporting.progress import Line, Progress, duration
@@ -51,20 +51,9 @@ def run(config: ConfigDict, workdir: epath.PathLike, allow_change: Sequence[str]
     with Workdir(workdir, experiment.config, allow_change) as folder, Termination() as termination:
         folder.check_state(experiment.abstract_state, lambda old: experiment_lib.from_config(old).abstract_state)
         folder.check_data(identity(source))
-        checkpoints = Checkpoints(folder.path / "checkpoints")
         try:
-            with folder.explaining():
-                try:
-                    return _train(experiment, source, folder, checkpoints, termination)
-                finally:
-                    checkpoints.close()
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise UserError(
-                f"the memory of a device does not suffice ({first_line(error)}): take a smaller batch_size or network, "
-                f"or more microbatches; --job=plan says what fits"
-            ) from error
+            with memory.explaining(), folder.explaining(), Checkpoints(folder.path / "checkpoints") as checkpoints:
+                return _train(experiment, source, folder, checkpoints, termination)
         except FloatingPointError as error:
             saved = "nothing was saved" if termination.saved is None else f"step {termination.saved} is saved"
             raise UserError(
@@ -96,8 +85,8 @@ def _train(
         )
     # Whatever can fail is done before anything is written.
     evaluator = experiment.evaluator(config.evaluation.training_samples) if config.evaluate_every else None
-    moved = any(key.partition(".")[0] in ("curriculum", "process") for key in folder.changed)
-    experiment = experiment.with_clusters(workdir, Line(), saved=None if moved else saved.get("edges"))
+    cut_again = any(key.partition(".")[0] in ("curriculum", "process") for key in folder.changed)
+    experiment = experiment.with_clusters(workdir, Line(), saved=None if cut_again else saved.get("edges"))
     compiled = experiment.compiled
     state = restored.state if restored else experiment.init_state()
     step = int(state.step)
@@ -148,8 +137,9 @@ def _train(
         # What is saved is known to be finite, so here, and only here, the host waits for the device.
         report(loop.finish())
         folder.check()
-        pending = loop.pending() if config.log_every else []
-        position = {"edges": list(experiment.step_config.edges), "window": to_plain(pending)}
+        pending = loop.pending()
+        window = to_plain(pending) if config.log_every else {}
+        position = {"edges": list(experiment.step_config.edges), "window": window}
         with contextlib.nullcontext() if checkpoints.proven else loop.clock.paused():  # the first is read back
             checkpoints.save(loop.number, loop.state, batches.get_state(), config_lib.to_json(config), loss, position)
         termination.saved = loop.number
@@ -180,7 +170,7 @@ def _train(
                     report(loop.close_window())
                 # Read once: a signal that comes later is seen at the next step. All processes see it at the same one.
                 stop = bool(termination.requested) or checkpoints.preempted(step) or unreadable is not None
-                if _due(step, config.checkpoint_every) or step == config.steps or stop:
+                if (_due(step, config.checkpoint_every) or step == config.steps or stop) and step != termination.saved:
                     save()
                 if unreadable:
                     raise UserError(

@@ -223,6 +223,12 @@ class Checkpoints:
         ocp.utils.sync_global_processes("diffcurr:set_aside")
         self._manager.reload()
 
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Waits for the last save and raises its error if it had one."""
         if "_manager" in vars(self):

@@ -1,7 +1,6 @@
 """The folder of a run: claimed by one run at a time, and by one config for good."""
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -17,6 +16,7 @@ from ml_collections import ConfigDict
 from diffcurr import atomic_file
 from diffcurr import config as config_lib
 from diffcurr.errors import UserError, first_line
+from diffcurr.training.storage import storage_error
 
 CONFIG_FILE = "config.json"
 CHANGES_FILE = "changes.jsonl"  # what of the config was allowed to change, and when
@@ -69,33 +69,6 @@ def check_path(workdir: epath.Path) -> None:
             f"workdir {absolute}: its path has {' and '.join(found)}, with which no checkpoint could be read again; "
             f"choose another with --workdir"
         )
-
-
-STORAGE = (
-    errno.ENOSPC,
-    errno.EFBIG,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EIO,
-    errno.ENOENT,
-    errno.ESTALE,
-)
-
-
-def storage_error(error: BaseException) -> str:
-    """What a disk that is full, read-only or gone made a library raise, in a few words; "" for any other error."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in STORAGE:
-            return os.strerror(seen.errno)
-        text = str(seen)
-        for number in STORAGE:  # TensorStore's own words hold the system's
-            if os.strerror(number) in text:
-                return os.strerror(number)
-        seen = seen.__cause__ or seen.__context__
-    return ""
 
 
 def cannot_be_written(workdir: epath.Path, error: Exception) -> UserError:
@@ -210,9 +183,11 @@ class Workdir:
         """Turns an error of writing to the folder into one line."""
         try:
             yield
+        except UserError:
+            raise
         except Exception as error:
             self.check()
-            if cause := storage_error(error):
+            if cause := storage_error(error, os.fspath(self.path)):
                 raise UserError(
                     f"workdir {self.path}: cannot be written ({cause}); once it can, the same command goes on from the "
                     f"last checkpoint"

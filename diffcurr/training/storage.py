@@ -1,0 +1,31 @@
+"""What a disk that is full, read-only or gone makes libraries raise."""
+
+import errno
+import os
+
+STORAGE = (
+    errno.ENOSPC,
+    errno.EFBIG,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOENT,
+    errno.ESTALE,
+)
+
+
+def storage_error(error: BaseException, folder: str) -> str:
+    """What kept a library from writing to a folder, in a few words; "" for an error of another kind or place."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in STORAGE:
+            if seen.filename is None or os.path.abspath(seen.filename).startswith(os.path.abspath(folder)):
+                return os.strerror(seen.errno)
+        elif os.path.abspath(folder) in str(seen):  # TensorStore's own words hold the path and the system's
+            for number in STORAGE:
+                if os.strerror(number) in str(seen):
+                    return os.strerror(number)
+        seen = seen.__cause__ or seen.__context__
+    return ""
