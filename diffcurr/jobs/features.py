@@ -64,13 +64,17 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         sharding.replicated(sharding.make_mesh(1, 1, 1, jax.devices()[:1])),
         functools.partial(Window, batch_size=batch_size),
     )
-    while loop.number < steps:
-        loop.advance()
-        if loop.number % epoch_steps == 0:
-            loop.close_window()
-            summary = loop.finish()
-            assert summary is not None
-            line.show(f"epoch {loop.number // epoch_steps}/{epochs}, loss {summary['loss']:.4f}", loop.number / steps)
+    try:
+        while loop.number < steps:
+            loop.advance()
+            if loop.number % epoch_steps == 0:
+                loop.close_window()
+                summary = loop.finish()
+                assert summary is not None
+                status = f"epoch {loop.number // epoch_steps}/{epochs}, loss {summary['loss']:.4f}"
+                line.show(status, loop.number / steps)
+    except FloatingPointError as error:
+        raise UserError(f"--job=features: {error}: look at the images, of which some may be no pictures") from error
     network = nnx.merge(graph, loop.state.params)
 
     ################################################################## results

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import resource
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,11 @@ FLAGS = ("--config.steps=100000", "--config.log_every=10", "--config.checkpoint_
 
 def lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
+
+
+def only_line(text: str) -> str:
+    assert len(lines(text)) == 1, text
+    return lines(text)[0]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,7 @@ def test_a_workdir_that_goes_during_the_run(how: str, start: Callable, tmp_path:
         shutil.rmtree(tmp_path / "moved")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2, err
-    (line,) = lines(err)
+    line = only_line(err)
     assert line.startswith(f"error: workdir {workdir} was moved, removed or replaced during the run: ")
     assert not workdir.exists(), "a workdir that holds next to nothing would mislead"
 
@@ -100,12 +104,10 @@ def test_no_room_for_a_checkpoint(tmp_path: pathlib.Path) -> None:
         key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
     }
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-
-    done = subprocess.run(command, cwd=ROOT, env=environment, preexec_fn=limit, capture_output=True, text=True)
+    limited = ["bash", "-c", 'ulimit -f 195; exec "$@"', "-", *command]  # KiB
+    done = subprocess.run(limited, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
-    (line,) = lines(done.stderr)
+    line = only_line(done.stderr)
     assert line.startswith(f"error: workdir {tmp_path / 'run'}: cannot be written (File too large); once it can, ")
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "finished 20 steps" in done.stdout, done.stderr
