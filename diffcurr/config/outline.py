@@ -59,7 +59,12 @@ def complete(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:
         raise UserError(f"config: {first_line(error)}") from error
     _check_outline(plain, OUTLINE)
     replace_sections(plain, parts.complete)
-    return ConfigDict(plain).lock()
+    completed = ConfigDict(plain).lock()
+    try:
+        completed.to_json()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"config: cannot be written as JSON, as a workdir keeps it: {first_line(error)}") from error
+    return completed
 
 
 def _check_outline(given: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> None:

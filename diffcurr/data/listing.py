@@ -55,10 +55,11 @@ class Listing:
         paired = self._take_pair() if suffixes == (".npy",) else []
         self.classes: list[str] | None = None
         labels: Sequence[int] | None = None
+        said = ""
         if num_classes and paired:
             labels = list(each(self._read_label, paired, "reading labels"))
         elif num_classes and self._prefix + LABELS in self.storage.names:
-            labels = self._listed_labels()
+            labels, said = self._listed_labels(), f" in {LABELS}"
         elif num_classes:
             labels = self._labels_of_folders(num_classes)
         if labels is None and num_classes not in (0, FOUND, 1):
@@ -66,7 +67,7 @@ class Listing:
         highest = num_classes if num_classes > 0 else MOST_CLASSES
         for name, label in zip(self.names, labels or (), strict=bool(labels)):
             if not 0 <= label < highest:
-                raise self.refuse(name, f"has label {label}: labels do not fit {highest} classes")
+                raise self.refuse(name, f"has label {label}{said}: labels do not fit {highest} classes")
         self.labels = np.zeros(len(self.names), np.int32) if labels is None else np.array(labels, np.int32)
         found = 0 if labels is None else int(self.labels.max()) + 1
         self.num_classes = found if num_classes == FOUND else num_classes

@@ -67,8 +67,8 @@ def test_steps_to_a_share_of_the_improvement() -> None:
     ("overrides", "message"),
     [
         ({"steps": 10}, "steps = 10: must be a multiple of evaluate_every = 4"),
-        ({"batch_size": 0}, "batch_size = 0: must be at least 1"),
-        ({"seeds": ()}, "seeds = 0: must be at least 1"),
+        ({"batch_size": 0}, "batch_size = 0: must be an integer from 1"),
+        ({"seeds": ()}, "seeds = 0: must be an integer from 1"),
     ],
 )
 def test_rejects(overrides: dict, message: str) -> None:

@@ -95,7 +95,7 @@ def results(workdir: pathlib.Path) -> dict[str, Any]:
         ({"arms": ARMS | {"a": {"curriculum": {"order": "up"}}}}, "compare.arms.a: curriculum: order = 'up'"),
         (
             {"arms": ARMS | {"a": {"curriculum": {"patience": "x"}}}},
-            "compare.arms.a: .*patience' = 'x': must be of type int",
+            "compare.arms.a: .*patience = 'x': must be an integer from 1",
         ),
         (
             {"arms": ARMS | {"a": {"curriculum": 3}}},

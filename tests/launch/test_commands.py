@@ -26,7 +26,8 @@ FILES = [path.relative_to(ROOT).as_posix() for place in PLACES for path in ROOT.
 CONFIG = re.compile(r"--config=([\w/]+(?:\.py)?(?::\w+)?)")
 SETTING = re.compile(r"--config\.([a-z_0-9.]+)=([^\s`'\"{]+)")
 EXAMPLES = ("my_config.py",)  # stand for a file that the reader has written
-FORMS = (("key", "value"),)  # show how a setting is given
+# Show how a setting is given, or are of another data set than the default one.
+FORMS = (("key", "value"), ("dataset.on_bad_file", "skip"))
 
 
 def commands(path: pathlib.Path) -> list[str]:
