@@ -190,5 +190,9 @@ def require_devices() -> None:
     """
     try:
         jax.devices()
-    except RuntimeError as error:
-        raise UserError(f"JAX finds no device to run on ({first_line(error)})") from error
+    except (RuntimeError, AssertionError) as error:  # of a platform that it does not know it asserts that there is one
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"JAX finds no device to run on ({first_line(error)}; JAX_PLATFORMS={platforms!r}): install the version of "
+            f"JAX for it, or unset JAX_PLATFORMS"
+        ) from error

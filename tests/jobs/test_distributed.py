@@ -1,5 +1,6 @@
 """If a test here fails, several processes are not one run: other losses or files, or one waits for ever for another."""
 
+import concurrent.futures
 import os
 import pathlib
 import signal
@@ -138,11 +139,44 @@ def test_a_coordinator_that_is_not_there(tmp_path: pathlib.Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_processes_meet_before_jax_sees_them() -> None:
+    """All or none: JAX would end those that wait for one that does not come, with a stack dump."""
+    address = f"127.0.0.1:{free_port()}"
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        with socket.socket() as stranger:  # says nothing, or nothing that is known
+            meeting = [threads.submit(distributed._meet, address, 3, index, 20) for index in (0, 1)]
+            time.sleep(0.3)
+            stranger.connect(("127.0.0.1", int(address.rpartition(":")[2])))
+            stranger.sendall(b"GET / HTTP/1.1\n")
+        assert not meeting[1].done()
+        meeting.append(threads.submit(distributed._meet, address, 3, 2, 20))
+        assert [one.result(timeout=20) for one in meeting] == [None] * 3
+
+    address = f"127.0.0.1:{free_port()}"
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        meeting = [threads.submit(distributed._meet, address, *who, 2) for who in ((3, 0), (2, 1))]
+        with pytest.raises(UserError, match="process 0 expects 3 processes, not '1 of 2'"):
+            meeting[1].result(timeout=20)
+        with pytest.raises(UserError, match=f"--coordinator={address}: process 1, 2 did not come within 2 s"):
+            meeting[0].result(timeout=20)
+
+
+def test_a_platform_that_is_not_there() -> None:
+    command = [sys.executable, "-m", "diffcurr.main", "--config=digits", "--job=sample", "--workdir=nowhere"]
+    environment = os.environ | {"JAX_PLATFORMS": "cuda"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: JAX finds no device to run on") and "JAX_PLATFORMS='cuda'" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (("host:1", None, 0), "--num_processes missing: --coordinator, --num_processes and --process_id go together"),
         (("host", 2, 0), "--coordinator=host: give host:port"),
+        (("host:abc", 2, 0), "--coordinator=host:abc: give host:port, with a port from 1 to 65535"),
+        (("host:65536", 2, 1), "--coordinator=host:65536: give host:port"),
+        ((":1", 2, 1), "--coordinator=:1: give host:port"),
         (("auto", 2, None), "--coordinator=auto finds the number of processes by itself: leave out the other flags"),
         (("host:1", 2, 2), r"--process_id=2: must lie in 0..1 \(--num_processes\)"),
     ],

@@ -91,6 +91,42 @@ def test_a_resumed_run_drops_what_it_will_write_again(tmp_path: pathlib.Path) ->
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 10}\n{"step": 20}\n'
 
 
+def test_lines_that_are_no_rows_are_left_out(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a warning, wherever they stand; a last line cut off by a crash without one."""
+    rows = [
+        b'{"step": 10}',
+        b'{"step": 2',
+        b"\0\0\0",
+        b"[1]",
+        b'{"loss": 1}',
+        b'{"step": true}',
+        b"[" * 9999,
+        b'{"step": 20}',
+    ]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(rows) + b'\n{"step": 3')
+    assert [row["step"] for row in read_rows(tmp_path)] == [10, 20]
+    warning = capsys.readouterr().err
+    assert warning.endswith("left out what is no row of numbers: line 2, 3, 4, 5, 6 and 1 more\n")
+    assert warning.count("\n") == 1
+
+
+def test_events_that_will_be_written_again_are_dropped(tmp_path: pathlib.Path) -> None:
+    """TensorBoard would show the steps between the checkpoint and the crash twice."""
+    writer = MetricWriter(tmp_path, last_step=0)
+    for step in (10, 20, 30):
+        writer.write(step, {"loss": 1.0})
+    writer.close()
+    (events,) = tmp_path.glob("events.*")
+    events.write_bytes(events.read_bytes()[:-3])  # the last record is cut off
+    writer = MetricWriter(tmp_path, last_step=10)
+    writer.write(20, {"loss": 2.0})
+    writer.close()
+    found = EventAccumulator(str(tmp_path)).Reload().Tensors("loss")
+    assert [event.step for event in found] == [10, 20]
+    MetricWriter(tmp_path, last_step=20).close()
+    assert len(EventAccumulator(str(tmp_path)).Reload().Tensors("loss")) == 2
+
+
 def test_an_error_in_the_background_is_raised(tmp_path: pathlib.Path) -> None:
     def fail() -> None:
         raise OSError("disk full")

@@ -1,17 +1,20 @@
 """If these fail, a run may lose its progress, or go on from a damaged checkpoint without a word."""
 
 import functools
+import itertools
 import os
 import pathlib
 from collections.abc import Callable
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tiny
 from etils import epath
 
 from diffcurr.errors import UserError
+from diffcurr.training import checkpoint
 from diffcurr.training.checkpoint import Checkpoints, fingerprint
 from diffcurr.training.state import TrainState
 
@@ -153,6 +156,29 @@ def test_does_not_save_parameters_that_are_not_finite(tmp_path: pathlib.Path) ->
     with pytest.raises(FloatingPointError, match="after step 5"):
         checkpoints.save(5, state, {}, CONFIG, None)
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("loss", ["gone", "changed"])
+def test_the_first_save_is_read_back(loss: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that does not give back what it took would be found out when the run is to go on."""
+    wait = ocp.CheckpointManager.wait_until_finished
+
+    def wait_and_lose(manager: ocp.CheckpointManager) -> None:
+        wait(manager)
+        for path in (tmp_path / "c" / "3" / "state").rglob("*"):
+            if loss == "gone" and path.is_file():
+                path.unlink()
+
+    monkeypatch.setattr(ocp.CheckpointManager, "wait_until_finished", wait_and_lose)
+    checkpoints, state = Checkpoints(tmp_path / "c"), jax.device_put(states_by_step()[3])
+    if loss == "changed":
+        count = itertools.count()  # other values each time that it is asked
+        monkeypatch.setattr(
+            checkpoint, "_prints", lambda tree: jax.numpy.full(len(jax.tree.leaves(tree)), next(count), "uint32")
+        )
+    with pytest.raises(UserError, match=r"checkpoint of step 3 in .* was saved and cannot be read again \("):
+        checkpoints.save(3, state, {"next_index": 3}, CONFIG, None)
+    assert not checkpoints.proven
 
 
 def test_fingerprint_sees_any_bit_and_no_sharding() -> None:
