@@ -43,9 +43,7 @@ HELP = "A config file or the name of a packaged config, with :VARIANT behind it;
 
 def main(argv: Sequence[str]) -> int:
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # libraries report every file they touch
-        logging.get_absl_logger().addFilter(_is_news)
-        sys.unraisablehook = _report
+        quieten_libraries()
     if len(argv) > 1:
         raise UserError(f"argument {argv[1]!r} is not a flag: settings are given as --config.key=value")
     for job, own in _OF_JOB.items():
@@ -66,9 +64,19 @@ def main(argv: Sequence[str]) -> int:
     return job.run(flags.FLAGS["config"].value, workdir, **arguments)
 
 
+def quieten_libraries() -> None:
+    """Leaves of what libraries log what a user can do something about."""
+    logging.set_verbosity(logging.WARNING)  # they report every file they touch
+    logging.get_absl_handler().addFilter(_is_news)
+    sys.unraisablehook = _report
+
+
 def _is_news(record: Any) -> bool:
-    """Whether a line of a library's log is news: Orbax raises its errors, and warns of how it works inside."""
-    return "orbax" not in record.pathname
+    """Whether a line of a library's log is news: Orbax raises its errors, and warns of how it works inside.
+
+    What asyncio reports are errors of Orbax's tasks that were left behind after one of them was raised.
+    """
+    return "orbax" not in record.pathname and record.name != "asyncio"
 
 
 def _report(found: "sys.UnraisableHookArgs") -> None:

@@ -14,6 +14,7 @@ from etils import epath
 
 from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
+from diffcurr.main import quieten_libraries
 from diffcurr.reporting.progress import Line
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.workdir import read_config
@@ -22,6 +23,7 @@ from tests.chaos.worker import serve
 
 def main() -> None:
     """Answers with the step and a hash of what is restored, what was said, and the error if there was one."""
+    quieten_libraries()
     workdir = epath.Path(sys.argv[1])
     with contextlib.redirect_stdout(sys.stderr):
         experiment = experiment_lib.from_config(read_config(workdir)).with_clusters(workdir, Line())
