@@ -56,6 +56,11 @@ class Dataset(ranges.Checked, abc.ABC):
           UserError: if they cannot be had.
         """
 
+    @property
+    def has_alpha(self) -> bool:
+        """Whether pixels have a fourth channel, of what is seen of them."""
+        return not self.is_latent and self.shape[-1] == 4
+
     def has_split(self, name: str) -> bool:
         """Whether there is a split of that name."""
         return name in self.splits

@@ -35,7 +35,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     }
     with atomic_file.replacing(workdir / "evaluation.json") as path:
         path.write_text(json.dumps(known | measured, indent=2, allow_nan=False) + "\n")
-    figures.save_grid(workdir / "evaluation.png", images[:100], experiment.conditioning.columns)
+    columns, alpha = experiment.conditioning.columns, experiment.dataset.has_alpha
+    figures.save_grid(workdir / "evaluation.png", images[:100], columns, alpha=alpha)
     print(
         f"step {step}, {evaluator.number:,} samples against {evaluator.reference_number:,} of "
         f"{config.dataset.name}, {known['features']}: {evaluation.describe(measured)}"

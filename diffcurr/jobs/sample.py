@@ -52,6 +52,6 @@ def run(
         arrays |= {"labels" if name == "label" else name: values for name, values in condition.items()}
         np.savez_compressed(temporary, **arrays)
     columns = experiment.conditioning.columns if classes is None else 0
-    figures.save_grid(out / "samples.png", images[:100], columns)
+    figures.save_grid(out / "samples.png", images[:100], columns, alpha=experiment.dataset.has_alpha)
     print(f"wrote {out / 'samples.npz'} and {out / 'samples.png'}")
     return 0

@@ -115,6 +115,7 @@ def _train(
     number = config.sampling.samples
     condition, sample_key = experiment.conditioning.chosen(number), experiment.sample_key()
     writer = MetricWriter(workdir, step, folder.check) if primary else Discard()
+    save_grid = functools.partial(reporting.figures.save_grid, alpha=experiment.dataset.has_alpha)
     new_window = functools.partial(CurriculumWindow, batch_size=config.batch_size, num_stages=rule.num_stages)
     earlier = from_plain(Metrics, saved.get("window", {})) if config.log_every else []
     weights = compiled.initial_weights(state)
@@ -183,7 +184,7 @@ def _train(
                         images = experiment.sampler.draw(loop.state.ema, sample_key, condition, number)
                     (workdir / "samples").mkdir(exist_ok=True)
                     grid = workdir / "samples" / f"{step:08d}.png"
-                    writer.submit(reporting.figures.save_grid, grid, images, experiment.conditioning.columns)
+                    writer.submit(save_grid, grid, images, experiment.conditioning.columns)
                     writer.submit(_draw_curriculum, workdir, experiment)
                 if evaluator and _due(step, config.evaluate_every):
                     jax.block_until_ready(loop.state)
@@ -221,7 +222,7 @@ def _draw_data(workdir: epath.Path, experiment: Experiment, dataset: grain.MapDa
     if not (workdir / DATA_PICTURE).exists():
         batch = jax.tree.map(lambda x: x[:SHOWN], dataset[0])
         images = experiment.as_trained(batch)
-        reporting.figures.save_grid(workdir / DATA_PICTURE, images)
+        reporting.figures.save_grid(workdir / DATA_PICTURE, images, alpha=experiment.dataset.has_alpha)
 
 
 def _draw_curriculum(workdir: epath.Path, experiment: Experiment) -> None:

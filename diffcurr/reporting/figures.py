@@ -20,7 +20,13 @@ from diffcurr.difficulty.relative_entropy import RelativeEntropy
 from diffcurr.metrics.intervals import Interval, mean_interval
 
 
-def save_grid(path: epath.PathLike, images: Float[np.ndarray, "n height width channel"], columns: int = 0) -> None:
+def save_grid(
+    path: epath.PathLike,
+    images: Float[np.ndarray, "n height width channel"],
+    columns: int = 0,
+    *,
+    alpha: bool = False,
+) -> None:
     """Writes images as one PNG, filled row by row. Images below 64 pixels are enlarged by a whole factor.
 
     Args:
@@ -28,7 +34,11 @@ def save_grid(path: epath.PathLike, images: Float[np.ndarray, "n height width ch
       images: pixels in [-1, 1], with 1 or 3 channels. With another number of channels they are taken as latents, whose
         first three channels are shown as red, green and blue, from -3 to 3.
       columns: number of images in each row; by default (0), the rounded-up square root of the number of images.
+      alpha: whether a fourth channel says how much is seen of the others; the images are laid over white.
     """
+    if alpha:
+        seen = (np.clip(images[..., 3:], -1.0, 1.0) + 1.0) / 2.0
+        images = images[..., :3] * seen + (1.0 - seen)
     number, height, width, channels = images.shape
     if channels not in (1, 3):
         images, channels = images[..., :3] / 3.0, 3

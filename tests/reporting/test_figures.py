@@ -8,6 +8,16 @@ from PIL import Image
 from diffcurr.reporting import figures
 
 
+def test_what_is_invisible_is_white(tmp_path: pathlib.Path) -> None:
+    images = np.full((2, 64, 64, 4), -1.0)
+    images[1, ..., 3] = 1.0
+    figures.save_grid(tmp_path / "grid.png", images, alpha=True)
+    picture = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert (
+        picture.shape == (68, 134, 3) and picture[30, 30].tolist() == [255] * 3 and picture[30, 100].tolist() == [0] * 3
+    )
+
+
 def test_grid(tmp_path: pathlib.Path) -> None:
     images = np.linspace(-1, 1, 5)[:, None, None, None] * np.ones((5, 32, 32, 3))
     figures.save_grid(tmp_path / "grid.png", images, columns=2)
