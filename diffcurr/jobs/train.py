@@ -74,7 +74,7 @@ def _train(
     saved = restored.progress if restored else {}
     if restored:
         step = termination.saved = int(restored.state.step)
-        if step >= config.steps:
+        if step >= config.steps and not any(_missing(config, workdir, step)):
             progress.say(f"{workdir}: this run is finished, at step {step}. A larger --config.steps continues it.")
             return 0
         progress.say(f"{workdir}: continuing from the checkpoint at step {step}")
@@ -139,6 +139,8 @@ def _train(
         report(loop.finish())
         folder.check()
         pending = loop.pending()
+        if loop.number == config.steps:
+            report(loop.close_rest())
         window = to_plain(pending) if config.log_every else {}
         position = {"edges": list(experiment.step_config.edges), "window": window}
         with contextlib.nullcontext() if checkpoints.proven else loop.clock.paused():  # the first is read back
@@ -147,10 +149,30 @@ def _train(
         if primary:
             folder.note_saved(loop.number)
 
+    def look(sample: bool, evaluate: bool) -> None:
+        """Draws and measures samples; the steps still under way are not counted as time for it."""
+        if sample:
+            jax.block_until_ready(loop.state)
+            with loop.clock.paused():
+                images = experiment.sampler.draw(loop.state.ema, sample_key, condition, number)
+            folder.check()
+            if primary:
+                (workdir / "samples").mkdir(exist_ok=True)
+            writer.submit(save_grid, _grid(workdir, loop.number), images, experiment.conditioning.columns)
+            writer.submit(_draw_curriculum, workdir, experiment)
+        if evaluate and evaluator:
+            jax.block_until_ready(loop.state)
+            with loop.clock.paused():
+                _, measured = evaluator(loop.state.ema)
+            progress.say(f"step {loop.number}: {evaluation.describe(measured)}")
+            writer.write(loop.number, evaluation.flat(measured), EVALUATIONS)
+
     progress.say("compiling the train step ...")
     began, first_step, stop, unreadable = loop.clock.now(), step, False, None
     try:
         with jax.transfer_guard("disallow"):
+            if step:  # what a run that was killed after its save had still to do
+                look(*_missing(config, workdir, step))
             while loop.number < config.steps and not stop:
                 try:
                     loop.advance()
@@ -178,22 +200,7 @@ def _train(
                         f"{unreadable}; step {step} is saved. The same command goes on once the file can be read, or "
                         f"without such files: --config.dataset.on_bad_file=skip --allow_change={DATA}"
                     ) from unreadable
-                if _due(step, config.sample_every) or (config.sample_every and step == config.steps):
-                    jax.block_until_ready(loop.state)  # the steps still under way are not counted as time for samples
-                    with loop.clock.paused():
-                        images = experiment.sampler.draw(loop.state.ema, sample_key, condition, number)
-                    (workdir / "samples").mkdir(exist_ok=True)
-                    grid = workdir / "samples" / f"{step:08d}.png"
-                    writer.submit(save_grid, grid, images, experiment.conditioning.columns)
-                    writer.submit(_draw_curriculum, workdir, experiment)
-                if evaluator and _due(step, config.evaluate_every):
-                    jax.block_until_ready(loop.state)
-                    with loop.clock.paused():
-                        _, measured = evaluator(loop.state.ema)
-                    progress.say(f"step {step}: {evaluation.describe(measured)}")
-                    writer.write(step, evaluation.flat(measured), EVALUATIONS)
-        if step == config.steps:
-            report(loop.close_rest())
+                look(*_due_at(config, step))
     finally:
         writer.submit(_draw_curriculum, workdir, experiment)
         writer.close()
@@ -211,6 +218,23 @@ def _describe(experiment: Experiment) -> str:
     if rule.num_stages == 1:
         return f"rule {settings.name}"
     return f"{rule.num_stages} stages of {settings.get('order', settings.name)}"
+
+
+def _due_at(config: ConfigDict, step: int) -> tuple[bool, bool]:
+    """Whether samples are to be drawn, and measured, after a step."""
+    last = bool(config.sample_every) and step == config.steps
+    return last or _due(step, config.sample_every), _due(step, config.evaluate_every)
+
+
+def _missing(config: ConfigDict, workdir: epath.Path, step: int) -> tuple[bool, bool]:
+    """Which of the two was due after a step and is not there."""
+    sample, evaluate = _due_at(config, step)
+    measured = any(row["step"] == step for row in read_rows(workdir, EVALUATIONS)) if evaluate else True
+    return sample and not _grid(workdir, step).exists(), not measured
+
+
+def _grid(workdir: epath.Path, step: int) -> epath.Path:
+    return workdir / "samples" / f"{step:08d}.png"
 
 
 def _due(step: int, every: int) -> bool:

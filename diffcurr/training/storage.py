@@ -13,6 +13,8 @@ STORAGE = (
     errno.EIO,
     errno.ENOENT,
     errno.ESTALE,
+    errno.EISDIR,
+    errno.ENOTDIR,
 )
 
 
@@ -21,11 +23,13 @@ def storage_error(error: BaseException, folder: str) -> str:
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in STORAGE:
-            if seen.filename is None or os.path.abspath(seen.filename).startswith(os.path.abspath(folder)):
+            if seen.filename is None:
                 return os.strerror(seen.errno)
+            if os.path.abspath(seen.filename).startswith(os.path.abspath(folder)):
+                return f"{os.path.basename(seen.filename)}: {os.strerror(seen.errno)}"
         elif os.path.abspath(folder) in str(seen):  # TensorStore's own words hold the path and the system's
             for number in STORAGE:
-                if os.strerror(number) in str(seen):
+                if os.strerror(number).casefold() in str(seen).casefold():
                     return os.strerror(number)
         seen = seen.__cause__ or seen.__context__
     return ""

@@ -170,6 +170,37 @@ def test_a_longer_run_and_other_intervals_are_the_same_run(run: tuple[pathlib.Pa
     assert [row["step"] for row in read_rows(run[0])] == [10, 20, 30, 40, 45, 50]
 
 
+@pytest.mark.parametrize("steps", [8, 12], ids=["at the end", "on the way"])
+def test_killed_between_a_save_and_what_was_to_be_seen(
+    steps: int, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """The checkpoint of step 8 is there, its samples and their evaluation are not: the next start makes up for them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    settings: dict = dict(steps=steps, log_every=3, checkpoint_every=8, sample_every=8, evaluate_every=8)
+    settings |= dict(sampling__steps=2, sampling__samples=4, evaluation__training_samples=130)
+    config = tiny.config(**settings)
+    config.evaluation.metrics = {"frechet_distance": {"resamples": 2}}
+    assert train.run(config, tmp_path / "whole") == 0
+    draw = drawing.Sampler.draw
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(drawing.Sampler, "draw", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(config, tmp_path / "killed")
+    monkeypatch.setattr(drawing.Sampler, "draw", draw)
+    assert not (tmp_path / "killed" / "samples").exists()
+    assert train.run(config, tmp_path / "killed") == 0
+    for name in ("samples/00000008.png", EVALUATIONS):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    rows = [[(row["step"], row["loss"]) for row in read_rows(tmp_path / name)] for name in ("whole", "killed")]
+    assert rows[0] == rows[1] and [step for step, _ in rows[0]] == [
+        *range(3, steps + 1, 3),
+        *([8] if steps == 8 else []),
+    ]
+
+
 def test_a_loss_that_is_not_finite(tmp_path: pathlib.Path) -> None:
     config = tiny.config(
         steps=40,
