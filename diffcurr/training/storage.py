@@ -13,6 +13,7 @@ STORAGE = (
     errno.EIO,
     errno.ENOENT,
     errno.ESTALE,
+    errno.EEXIST,
     errno.EISDIR,
     errno.ENOTDIR,
 )
