@@ -129,7 +129,7 @@ class Experiment:
     @functools.cached_property
     def compiled(self) -> CompiledStep:
         """The train step for this config's mesh; compiled at its first call."""
-        return compile_step(self.step_config, self.abstract_network[1], self.mesh)
+        return compile_step(self.step_config, self.abstract_state, self.mesh)
 
     @functools.cached_property
     def abstract_state(self) -> TrainState:

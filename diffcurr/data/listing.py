@@ -93,18 +93,19 @@ class Listing:
 
     def identity(self) -> dict[str, Any]:
         """See `sources.identity`."""
-        sizes = []
-        for name in self.names:
-            try:
-                sizes.append(self.storage.size(self._prefix + name))
-            except BadExample as error:
-                raise self.refuse(name, error) from error
+        sizes = list(each(self._size, self.names, "looking at files"))
         return {
             "examples": len(self.names),
             "names": fingerprint(*(name.encode(errors="surrogateescape") for name in self.names)),
             "sizes": fingerprint(np.asarray(sizes, "<i8").tobytes()),
             "labels": fingerprint(self.labels.astype("<i8").tobytes()),
         }
+
+    def _size(self, name: str) -> int:
+        try:
+            return self.storage.size(self._prefix + name)
+        except BadExample as error:
+            raise self.refuse(name, error) from error
 
     ################################################################### splits
 

@@ -33,6 +33,16 @@ from diffcurr.training.workdir import DATA, Workdir
 UNLOGGED = 1000  # steps after which the loss is read in a run that logs nothing
 DATA_PICTURE = "data.png"
 SHOWN = 64  # examples in it, at most
+CUT_BY = (
+    "curriculum.clusters",
+    "curriculum.clustering",
+    "process",
+    "analysis",
+    "seed",
+    "dataset.name",
+    "dataset.split",
+)
+"""What the edges of the clusters follow from; from `analysis` on, where a curve is measured."""
 
 
 def run(config: ConfigDict, workdir: epath.PathLike, allow_change: Sequence[str] = ()) -> int:
@@ -50,7 +60,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, allow_change: Sequence[str]
     source = distributed.primary_first(experiment.dataset.opened)
     with Workdir(workdir, experiment.config, allow_change) as folder, Termination() as termination:
         folder.check_state(experiment.abstract_state, lambda old: experiment_lib.from_config(old).abstract_state)
-        folder.check_data(identity(source))
+        folder.check_data(identity(source), getattr(source, "classes", None))
         try:
             with memory.explaining(), folder.explaining(), Checkpoints(folder.path / "checkpoints") as checkpoints:
                 return _train(experiment, source, folder, checkpoints, termination)
@@ -85,7 +95,8 @@ def _train(
         )
     # Whatever can fail is done before anything is written.
     evaluator = experiment.evaluator(config.evaluation.training_samples) if config.evaluate_every else None
-    cut_again = any(key.partition(".")[0] in ("curriculum", "process") for key in folder.changed)
+    # The clusters stay those of the checkpoint, unless what they follow from was allowed to change since.
+    cut_again = restored and any(key.startswith(CUT_BY) for key in config_lib.differences(restored.config, config))
     experiment = experiment.with_clusters(workdir, Line(), saved=None if cut_again else saved.get("edges"))
     compiled = experiment.compiled
     state = restored.state if restored else experiment.init_state()
@@ -186,7 +197,6 @@ def _train(
                     progress.say(f"compiled in {duration(loop.clock.now() - began)}")
                     folder.keep(first_step)
                     if primary:
-                        folder.keep_data(identity(source), getattr(source, "classes", None))
                         writer.submit(_draw_data, workdir, experiment, dataset)
 
                 if step % (config.log_every or UNLOGGED) == 0 and not unreadable:

@@ -32,11 +32,13 @@ class Restored(NamedTuple):
     Attributes:
       state: the state, on the devices.
       data: the data iterator's state.
+      config: the config of the run, JSON values as the version that saved it wrote them.
       progress: what else the run goes on from, JSON values; {} in a checkpoint of an older version.
     """
 
     state: TrainState
     data: dict[str, Any]
+    config: dict[str, Any]
     progress: dict[str, Any]
 
 
@@ -206,7 +208,7 @@ class Checkpoints:
             raise ValueError(f"its fingerprint differs from the one it was saved with in {', '.join(changed)}")
         if _checksum(*rest) != items.integrity["rest"]:
             raise ValueError("its data position, config or progress differs from the one it was saved with")
-        return Restored(state, items.data, items.progress if "progress" in plain else {})
+        return Restored(state, items.data, items.config, items.progress if "progress" in plain else {})
 
     def _set_aside(self, steps: list[int]) -> None:
         if self._read_only:

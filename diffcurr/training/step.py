@@ -247,10 +247,13 @@ class CompiledStep(NamedTuple):
     batch_sharding: Any
 
 
-def compile_step(config: StepConfig, abstract_params: Any, mesh: Mesh) -> CompiledStep:
-    """Pins every sharding, so that the step compiles once whatever is fed back into it."""
-    abstract = abstract_state(config.optimizer, config.rule, abstract_params, mesh)
-    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+def compile_step(config: StepConfig, state: TrainState, mesh: Mesh) -> CompiledStep:
+    """Pins every sharding, so that the step compiles once whatever is fed back into it.
+
+    Args:
+      state: of `abstract_state`.
+    """
+    shardings = jax.tree.map(lambda x: x.sharding, state)
     everywhere, by_example = sharding.replicated(mesh), sharding.batch_sharding(mesh)
 
     def on_mesh(state: TrainState, batch: Batch, weights: Weights) -> tuple[TrainState, Weights, Metrics]:
@@ -269,4 +272,4 @@ def compile_step(config: StepConfig, abstract_params: Any, mesh: Mesh) -> Compil
         in_shardings=(shardings,),
         out_shardings=everywhere,
     )
-    return CompiledStep(step, initial_weights, abstract, by_example)
+    return CompiledStep(step, initial_weights, state, by_example)

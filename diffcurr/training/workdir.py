@@ -94,6 +94,7 @@ class Workdir:
         self._config, self._allowed = config, allowed
         self._lock: TextIO | None = None
         self._made: list[epath.Path] = []  # folders, the innermost first
+        self._to_keep: dict[str, Mapping[Any, Any]] = {}  # file -> values, beside the config
 
     def __enter__(self) -> "Workdir":
         check_path(self.path)
@@ -202,6 +203,8 @@ class Workdir:
         """
         if jax.process_index() != 0:
             return
+        for file, values in self._to_keep.items():
+            _write_json(self.path / file, values)
         _write_json(self.path / CONFIG_FILE, config_lib.to_json(self._config))
         if self.changed:
             with (self.path / CHANGES_FILE).open("a") as file:
@@ -209,12 +212,19 @@ class Workdir:
                     file.write(json.dumps({"step": step, "key": key, "before": before, "after": after}) + "\n")
         self.changed, self._made = {}, []
 
-    def check_data(self, identity: Mapping[str, Any]) -> None:
-        """Compares the examples with those that the folder was made with; `keep_data` remembers them.
+    def check_data(self, identity: Mapping[str, Any], classes: Sequence[str] | None) -> None:
+        """Compares the examples with those that the folder was made with; `keep` remembers them.
+
+        Args:
+          identity: what the examples are, JSON values.
+          classes: the name of each class, where there are names.
 
         Raises:
           UserError: naming what differs, unless `data` may change.
         """
+        self._to_keep[DATA_FILE] = identity
+        if classes is not None:
+            self._to_keep[CLASSES_FILE] = dict(enumerate(classes))
         file = self.path / DATA_FILE
         if not file.exists():
             return
@@ -229,12 +239,6 @@ class Workdir:
                 f"another --workdir, or go on with these: --allow_change={DATA}"
             )
         self.changed |= {f"{DATA}.{name}": (before[name], identity[name]) for name in differs}
-
-    def keep_data(self, identity: Mapping[str, Any], classes: Sequence[str] | None) -> None:
-        """Writes data.json, what the examples are, and classes.json, the name of each class, where there are names."""
-        _write_json(self.path / DATA_FILE, dict(identity))
-        if classes is not None:
-            _write_json(self.path / CLASSES_FILE, dict(enumerate(classes)))
 
     def has_saved(self) -> bool:
         """Whether a run here has saved a checkpoint, which may be gone."""

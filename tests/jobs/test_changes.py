@@ -10,6 +10,7 @@ import pytest
 import tiny
 from PIL import Image
 
+from diffcurr import experiment
 from diffcurr.errors import UserError
 from diffcurr.jobs import sample, train
 from diffcurr.reporting.writers import read_rows
@@ -60,6 +61,25 @@ def test_the_edges_in_force_are_those_of_the_checkpoint(tmp_path: pathlib.Path) 
         np.testing.assert_array_equal(
             ends[0].params["final_linear"]["kernel"], ends[1].params["final_linear"]["kernel"]
         )
+
+
+def test_clusters_that_were_allowed_to_change(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the new ones, also where the run is killed before it saves with them."""
+    workdir, new = trained(tmp_path / "run"), {"steps": 12, "curriculum__clustering": "log_snr"}
+    config = tiny.config(**SETTINGS | new)
+    before = load_run(workdir).experiment.edges
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(config, workdir, ["curriculum.clustering"])
+    assert train.run(config, workdir, ["curriculum.clustering"]) == 0
+    edges = load_run(workdir).experiment.edges
+    np.testing.assert_array_equal(edges, experiment.from_config(config).edges)
+    assert np.any(edges != before)
 
 
 def test_other_data(tmp_path: pathlib.Path) -> None:
