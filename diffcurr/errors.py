@@ -15,7 +15,7 @@ def first_line(error: BaseException, most: int = 200) -> str:
     """What an error of a library says first; its class where it says nothing."""
     try:
         text = str(error).strip()
-    except Exception:  # an error of someone else's making, which cannot even say what it is
+    except Exception:  # an error whose own text fails
         text = ""
     return text.split("\n")[0][:most] or type(error).__name__
 

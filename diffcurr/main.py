@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def quieten_libraries() -> None:
-    """Leaves of what libraries log what a user can do something about."""
+    """Hides what libraries log and no user can act on."""
     logging.set_verbosity(logging.WARNING)  # they report every file they touch
     logging.get_absl_handler().addFilter(_is_news)
     sys.unraisablehook = _report

@@ -39,6 +39,9 @@ Number: TypeAlias = Annotated[int, at.Interval(ge=1, le=10**8)]  # of examples o
 Size: TypeAlias = Annotated[int, at.Interval(ge=1, le=2**20)]  # of a batch
 Width: TypeAlias = Annotated[int, at.Interval(ge=1, le=2**16)]
 Few: TypeAlias = Annotated[int, at.Interval(ge=1, le=1000)]  # layers, clusters, networks, seeds
+Classes: TypeAlias = Annotated[int, at.Interval(ge=0, le=2**24)]
+Channels: TypeAlias = Annotated[int, at.Interval(ge=0, le=2**16)]
+Quantiles: TypeAlias = Annotated[Sequence[Share], at.Len(2, 2)]  # an interval of them
 Seed: TypeAlias = Annotated[int, at.Interval(ge=0, lt=2**32)]  # JAX tells no more apart
 
 

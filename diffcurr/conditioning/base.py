@@ -3,11 +3,10 @@
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Interval
 from jaxtyping import Array, Bool
 
 from diffcurr import ranges
@@ -45,7 +44,7 @@ class Conditioning(ranges.Checked, abc.ABC):
     """
 
     DERIVED: ClassVar = ("num_classes",)
-    num_classes: Annotated[int, Interval(ge=0, le=2**24)] = 0
+    num_classes: ranges.Classes = 0
 
     @property
     def dropout(self) -> float:

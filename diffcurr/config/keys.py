@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
-from annotated_types import Interval, Len
+from annotated_types import Interval
 
 from diffcurr import ranges
 
@@ -58,12 +58,8 @@ KEYS: dict[str, Key] = {
         "length of the last step in native time, where the process lets it be chosen; or 0",
     ),
     "sampling.guidance": Key(1.0, ranges.NotNegative, "scale of classifier-free guidance; 1 is none"),
-    "sampling.guidance_interval": Key(
-        (0.0, 1.0), Annotated[Sequence[ranges.Share], Len(2, 2)], "the quantiles u between which samples are guided"
-    ),
-    "sampling.guidance_channels": Key(
-        0, Annotated[int, Interval(ge=0, le=2**16)], "so many first channels are guided; 0 for all"
-    ),
+    "sampling.guidance_interval": Key((0.0, 1.0), ranges.Quantiles, "the quantiles u between which samples are guided"),
+    "sampling.guidance_channels": Key(0, ranges.Channels, "so many first channels are guided; 0 for all"),
     "sampling.clip": Key(1.0, ranges.NotNegative, "limit of the estimate of x0; 0 for none, as for latents"),
     "analysis.images": Key(60_000, Analyzed, "images whose relative entropy is measured, at most"),
     "analysis.samples": Key(1000, Analyzed, "samples of that measurement"),

@@ -27,7 +27,7 @@ class Dataset(ranges.Checked, abc.ABC):
       splits: the names of the splits; empty where the source knows them.
 
     Attributes:
-      split: name of the split, as TFDS gives it; of the user's files, the folder of that name.
+      split: name of the split, as TFDS gives it; for the user's files, the folder of that name.
       data_dir: where prepared data sets lie, TFDS's own default if empty; or the user's folder or zip.
       threads: number of threads that read ahead; 0 to read each batch when it is needed.
     """

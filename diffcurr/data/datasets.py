@@ -7,7 +7,8 @@ import pathlib
 import numpy as np
 
 from diffcurr.data.base import Dataset, Mirrored, Pictures
-from diffcurr.data.brought import (
+from diffcurr.data.sources import ArraySource, Source, open_tfds
+from diffcurr.data.user_files import (
     FFHQ64,
     FFHQ256Latents,
     ImageNet64,
@@ -17,7 +18,6 @@ from diffcurr.data.brought import (
     PictureFiles,
     PictureFolder,
 )
-from diffcurr.data.sources import ArraySource, Source, open_tfds
 from diffcurr.errors import UserError
 
 __all__ = [

@@ -47,7 +47,7 @@ class DiT(nnx.Module):
         hidden_size: ranges.Width = 1152,
         depth: ranges.Few = 28,
         num_heads: ranges.Few = 16,
-        num_classes: Annotated[int, Interval(ge=0, le=2**24)] = 1000,
+        num_classes: ranges.Classes = 1000,
         learn_sigma: bool = True,
         *,
         mlp_ratio: Annotated[float, Interval(gt=0, le=64)] = 4.0,

@@ -2,12 +2,11 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
-from annotated_types import Interval, Len
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -38,8 +37,8 @@ class Sampling(ranges.Checked):
     steps: ranges.Steps
     last_step: ranges.ShareBelowOne = 0.0
     guidance: ranges.NotNegative = 1.0
-    guidance_interval: Annotated[Sequence[ranges.Share], Len(2, 2)] = (0.0, 1.0)
-    guidance_channels: Annotated[int, Interval(ge=0, le=2**16)] = 0
+    guidance_interval: ranges.Quantiles = (0.0, 1.0)
+    guidance_channels: ranges.Channels = 0
     clip: ranges.NotNegative = 0.0
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The data sets that the user brings as files, of any size, with any classes, and the known ones among them."""
+"""The data sets that are the user's own files, of any size, with any classes, and the known ones among them."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ Classes = Annotated[int, at.Interval(ge=FOUND, le=MOST_CLASSES)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Brought(Dataset):
+class UserFiles(Dataset):
     """A folder or a zip of files.
 
     Class attributes:
@@ -65,8 +65,36 @@ class Brought(Dataset):
         return bool(self.data_dir) and name in self.listing.splits
 
 
+class AnySize:
+    """For a data set of files whose settings `size`, `channels` and `classes` say its shape and classes.
+
+    It is no data set itself: its fields would come before those of the other base.
+    """
+
+    listing: Any
+    size: int
+    channels: int
+    classes: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.size, self.size, self.channels
+
+    @property
+    def _classes_to_read(self) -> int:
+        return self.classes
+
+    @functools.cached_property
+    def num_classes(self) -> int:
+        return self.listing.num_classes if self.classes == FOUND else self.classes
+
+    @property
+    def found(self) -> dict[str, Any]:
+        return {"classes": self.num_classes} if self.classes == FOUND else {}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PictureFiles(Mirrored, Brought):
+class PictureFiles(Mirrored, UserFiles):
     """Pictures, brought to a size as they are read.
 
     Attributes:
@@ -103,7 +131,7 @@ class PictureFiles(Mirrored, Brought):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PictureFolder(PictureFiles):
+class PictureFolder(AnySize, PictureFiles):  # type: ignore[override]  # class attributes of Dataset
     """Your own pictures: a folder or zip, of any size, with or without classes.
 
     Attributes:
@@ -117,22 +145,6 @@ class PictureFolder(PictureFiles):
     channels: Annotated[int, ranges.OneOf((1, 3, 4))] = 3
     classes: Classes = FOUND
     flip: bool = False  # type: ignore[misc]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
-        return self.size, self.size, self.channels
-
-    @property
-    def _classes_to_read(self) -> int:
-        return self.classes
-
-    @functools.cached_property
-    def num_classes(self) -> int:  # type: ignore[override]
-        return self.listing.num_classes if self.classes == FOUND else self.classes
-
-    @property
-    def found(self) -> dict[str, Any]:
-        return {"classes": self.num_classes} if self.classes == FOUND else {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,7 +163,7 @@ class ImageNet64(PictureFiles):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Latents(Brought):
+class Latents(UserFiles):
     """Latents of an autoencoder from the user's folder or zip of .npy files.
 
     Attributes:
@@ -180,7 +192,7 @@ class Latents(Brought):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LatentFolder(Latents):
+class LatentFolder(AnySize, Latents):  # type: ignore[override]  # class attributes of Dataset
     """Your own latents: a folder or zip of .npy files, [channels, size, size], with or without classes.
 
     Attributes:
@@ -192,22 +204,6 @@ class LatentFolder(Latents):
     size: Side = 32
     channels: Annotated[int, at.Interval(ge=1, le=1024)] = 4
     classes: Classes = FOUND
-
-    @property
-    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
-        return self.size, self.size, self.channels
-
-    @property
-    def _classes_to_read(self) -> int:
-        return self.classes
-
-    @functools.cached_property
-    def num_classes(self) -> int:  # type: ignore[override]
-        return self.listing.num_classes if self.classes == FOUND else self.classes
-
-    @property
-    def found(self) -> dict[str, Any]:
-        return {"classes": self.num_classes} if self.classes == FOUND else {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
