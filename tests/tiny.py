@@ -1,9 +1,12 @@
 """An experiment small enough to compile in a few seconds, for the tests of every room."""
 
+import pathlib
+import socket
 from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from diffcurr import config as config_lib
@@ -64,6 +67,21 @@ def batch(experiment: Experiment, step: int) -> Batch:
     x = rng.uniform(-1, 1, (size, 8, 8, 1)).astype(np.float32)
     examples = {"label": rng.integers(0, 10, size).astype(np.int32)}
     return jax.device_put(Batch(x, experiment.conditioning.of(examples)), experiment.compiled.batch_sharding)
+
+
+def saved_state(checkpoint: pathlib.Path) -> dict[str, Any]:
+    """The state in a checkpoint's folder, on the host, whatever devices it was saved from."""
+    with ocp.PyTreeCheckpointer() as reader:
+        metadata = reader.metadata(checkpoint / "state").item_metadata.tree
+        whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
+        return reader.restore(checkpoint / "state", restore_args=whole)
+
+
+def free_port() -> int:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def train(experiment: Experiment, steps: int) -> tuple[Any, list[Any]]:

@@ -13,10 +13,10 @@ from diffcurr.networks.dit import DiT
 from diffcurr.networks.embeddings import position_table
 from diffcurr.networks.unet import SongUNet
 from diffcurr.networks.unet_blocks import ResamplingConv
+from diffcurr.weights import as_float32
 
 Weights = dict[str, np.ndarray]
 Path = tuple[str, ...]
-FLOATS = tuple(np.dtype(kind) for kind in (np.float16, jnp.bfloat16, np.float32, np.float64))
 
 
 class Source(NamedTuple):
@@ -68,7 +68,7 @@ def load_torch(network: nnx.Module, state_dict: Weights) -> None:
     if missing or left:
         raise ValueError(f"arrays missing: {_listed(missing)}; left over: {_listed(left)}")
     dtypes = {name: array.dtype for name, array in weights.items()}
-    weights = {name: _float32(name, array) for name, array in weights.items()}
+    weights = {name: as_float32(name, array) for name, array in weights.items()}
     for name, table in fixed.items():
         precision = max(1e-5, float(jnp.finfo(dtypes[name]).eps))  # files in half precision round the tables too
         if weights[name].shape != table.shape or not np.allclose(weights[name], table, atol=precision):
@@ -89,16 +89,6 @@ def load_torch(network: nnx.Module, state_dict: Weights) -> None:
             raise ValueError(f"{frequencies}: has shape {found.shape}, the network has ({len(own_frequencies)},)")
         network.frequencies = tuple(float(f) for f in found)
     nnx.update(network, nnx.traversals.unflatten_mapping(loaded))
-
-
-def _float32(name: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype not in FLOATS:
-        raise ValueError(f"{name}: is of dtype {array.dtype}: weights are floats, of 16, 32 or 64 bits")
-    with np.errstate(over="ignore"):
-        exact = array.astype(np.float32, copy=False)
-    if not np.isfinite(exact).all():
-        raise ValueError(f"{name}: holds NaN or infinity: the file is damaged, or its training failed")
-    return exact
 
 
 def _first_half_of_channels(array: np.ndarray, network: nnx.Module, width: int) -> np.ndarray:

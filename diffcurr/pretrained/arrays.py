@@ -5,15 +5,14 @@ import os
 import zipfile
 from collections.abc import Iterable, Mapping
 
-import jax.numpy as jnp  # with it, NumPy knows bfloat16
 import numpy as np
 from etils import epath
 from safetensors import safe_open
 
 from diffcurr.errors import UserError, first_line
+from diffcurr.weights import as_float32  # JAX, which it imports, lets NumPy know bfloat16
 
 MOST_BYTES = 2**30  # Inception's weights in float64 are a fifth of it
-FLOATS = tuple(np.dtype(kind) for kind in (np.float16, jnp.bfloat16, np.float32, np.float64))
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 Arrays = dict[str, np.ndarray]
@@ -101,12 +100,7 @@ def check(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]
         array = arrays[name]
         if array.shape != shape:
             raise ValueError(f"{name}: has shape {array.shape}, in the network {shape}: give the weights of this one")
-        if array.dtype not in FLOATS:
-            raise ValueError(f"{name}: is of dtype {array.dtype}: weights are floats, of 16, 32 or 64 bits")
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(array.astype(np.float32)).all()
-        if not finite:
-            raise ValueError(f"{name}: holds NaN or infinity: the file is damaged, or its training failed")
+        as_float32(name, array)
 
 
 def _listed(names: Iterable[str], most: int = 4) -> str:

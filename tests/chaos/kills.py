@@ -22,7 +22,8 @@ import numpy as np
 
 from tests.chaos import campaign as campaign_lib
 from tests.chaos.campaign import Campaign, Fault
-from tests.chaos.running import Ended, Place, Running, differences, end_of, free_port
+from tests.chaos.running import Ended, Place, Running, differences, end_of
+from tests.tiny import free_port
 
 LOG, SAVE, SAMPLE, EVALUATE, STEPS = 2, 6, 8, 12, 48
 FLAGS = (

@@ -6,6 +6,7 @@ python -m tests.chaos.report --out=FOLDER > docs/reliability.md
 import argparse
 import collections
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,13 @@ TITLES = {
     "settings": "Wrong settings",
     "files": "Malformed files",
 }
+
+
+def shown(text: str, most: int = 400) -> str:
+    """Words on one line, without the folders and the name of the machine that they come from."""
+    text = re.sub(r"(events\.out\.tfevents)\.[\w.-]+", r"\1.*", text)
+    text = re.sub(r"/[^\s'\"]*/site-packages/", "", " ".join(text.split()))
+    return re.sub(r"(?<![\w.])/(?:[^\s'\"/]+/)+", ".../", text)[:most]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -45,7 +53,7 @@ def section(name: str, rows: list[dict[str, Any]]) -> str:
     if name == "kills":
         parts.append(killed(cases))
     if failed:
-        listed = (f"* `{row['case']}`: {' '.join(row['failure'].split())[:400]}" for row in failed)
+        listed = (f"* `{shown(row['case'])}`: {shown(row['failure'])}" for row in failed)
         parts.append("Failed:\n\n" + "\n".join(listed))
     parts.append("Conditions: " + "; ".join(conditions(rows)) + ".")
     return "\n\n".join(parts)

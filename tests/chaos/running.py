@@ -8,7 +8,6 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,13 +15,12 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from absl import logging
 from PIL import Image
 
 from diffcurr.reporting.writers import EVALUATIONS, METRICS, read_rows
 from tests.jobs.test_resume import TIMING
-from tests.tiny import FLAGS
+from tests.tiny import FLAGS, saved_state
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = [
@@ -151,13 +149,6 @@ class Place:
         return self.python(workdir.with_name(f"{workdir.name}_{name}"), *command, changes=changes)
 
 
-def free_port() -> int:
-    """A port of this machine on which nothing listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def steps_in(workdir: pathlib.Path) -> list[int]:
     """The steps of a workdir's checkpoints."""
     return sorted(int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdigit())
@@ -165,10 +156,7 @@ def steps_in(workdir: pathlib.Path) -> list[int]:
 
 def arrays_of(checkpoint: pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays in a checkpoint's folder by name, on the host, whatever devices they were saved from."""
-    with ocp.PyTreeCheckpointer() as reader:
-        metadata = reader.metadata(checkpoint / "state").item_metadata.tree
-        whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
-        state = reader.restore(checkpoint / "state", restore_args=whole)
+    state = saved_state(checkpoint)
     return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(state)}
 
 

@@ -13,21 +13,15 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from jobs.conftest import ROOT, TINY
+from tiny import free_port, saved_state
 
 from diffcurr.errors import UserError
 from diffcurr.reporting.writers import EVALUATIONS, read_rows
 from diffcurr.training import distributed
 
 COMMON = ("--config.log_every=5", "--config.checkpoint_every=10", "--config.sample_every=20")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def launch(workdir: pathlib.Path, devices: int, *flags: str) -> "subprocess.Popen[str]":
@@ -55,15 +49,6 @@ def pair() -> Callable[..., list["subprocess.Popen[str]"]]:
     for process in running:
         process.kill()
         process.wait()
-
-
-def state(workdir: pathlib.Path, step: int) -> dict[str, Any]:
-    """The state in a checkpoint, on the host, whatever it was saved from."""
-    path = workdir / "checkpoints" / str(step) / "state"
-    with ocp.PyTreeCheckpointer() as reader:
-        metadata = reader.metadata(path).item_metadata.tree
-        whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
-        return reader.restore(path, restore_args=whole)
 
 
 def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
@@ -98,7 +83,9 @@ def test_two_processes_are_one(pair: Callable, tmp_path: pathlib.Path) -> None:
     ]
     assert len(distances[0]) == 2
     np.testing.assert_allclose(distances[1], distances[0], rtol=1e-3)
-    assert_same(state(tmp_path / "two", 40), state(tmp_path / "one", 40))
+    assert_same(
+        saved_state(tmp_path / "two" / "checkpoints" / str(40)), saved_state(tmp_path / "one" / "checkpoints" / str(40))
+    )
 
     first, second = pair(tmp_path / "parts", "--config.steps=100000")
     wait_for_step(tmp_path / "parts", 5)
@@ -113,7 +100,10 @@ def test_two_processes_are_one(pair: Callable, tmp_path: pathlib.Path) -> None:
         out, err = process.communicate(timeout=180)
         assert process.returncode == 0, err
         assert (f"continuing from the checkpoint at step {step}" in out) == (name == "parts")
-    assert_same(state(tmp_path / "parts", end), state(tmp_path / "whole", end))
+    assert_same(
+        saved_state(tmp_path / "parts" / "checkpoints" / str(end)),
+        saved_state(tmp_path / "whole" / "checkpoints" / str(end)),
+    )
     rows = [[row["loss"] for row in read_rows(tmp_path / name)] for name in ("parts", "whole")]
     np.testing.assert_allclose(rows[0][-1], rows[1][-1], rtol=1e-5)  # the same examples, in the same order
 
