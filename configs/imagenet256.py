@@ -1,10 +1,14 @@
-"""DiT and SiT on ImageNet 256x256 latents, class-conditional, easy-to-hard.
+r"""DiT and SiT on ImageNet 256x256 latents, class-conditional, easy-to-hard.
 
-    python -m diffcurr.main --config=configs/imagenet256.py:dit_xl_2 --config.dataset.data_dir=LATENTS
+    python -m diffcurr.main --config=configs/imagenet256.py --job=encode --config.dataset=folder \
+        --config.dataset.data_dir=PICTURES --config.dataset.size=256 --config.dataset.flip=True \
+        --config.codec.weights=VAE --out=LATENTS
+    python -m diffcurr.main --config=configs/imagenet256.py:dit_xl_2 --config.dataset.data_dir=LATENTS \
+        --config.codec.weights=VAE
 
-Data: LATENTS is a folder or zip of .npy files: latents of Stable Diffusion's autoencoder, 4x32x32, or 8x32x32 with
-standard deviations; classes by `dataset.json` or by folder. Add --config.dataset.latent_scale=1 if they are scaled
-already. None of the presets has been run in full: no result is known.
+Data: PICTURES is a folder or zip of ImageNet's pictures, with their classes. VAE is the safetensors file of Stable
+Diffusion's autoencoder. The first command writes the latents of the pictures and of their mirror images, 84 GB. None of
+the presets has been run in full: no result is known.
 
 Where the settings come from: Peebles & Xie 2023, section 4, and Ma et al. 2024, section 3 and their public code: AdamW
 with a constant rate of 1e-4 and no decay, batch 256, 400 k steps in the comparisons of sizes (7 M for the best figures
@@ -44,7 +48,8 @@ def get_config(preset: str = "dit_xl_2") -> ConfigDict:
     kind, size = variant_of(preset, PRESETS)
     config = outline()
     config.update(PROCESSES[kind])
-    config.dataset.update(name="imagenet256_latents", latent_scale=0.18215)
+    config.dataset.update(name="encoded", size=32, channels=4, classes=1000, flip=True)
+    config.codec.name = "kl"
     config.conditioning.name = "class"
     config.dtype = "bfloat16"
     config.network.update(patch_size=2, mlp_ratio=4.0, remat="dots", **SIZES[size])

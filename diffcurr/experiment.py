@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ import numpy as np
 import optax
 from etils import epath
 from flax import nnx
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Float
 from ml_collections import ConfigDict
@@ -25,7 +25,8 @@ from diffcurr.curriculum import CLUSTERINGS, RULES
 from diffcurr.curriculum.clusters import Clustering
 from diffcurr.curriculum.rules import Rule
 from diffcurr.data.datasets import DATASETS, Dataset
-from diffcurr.difficulty import convergence, curve
+from diffcurr.data.encoded import check_codec
+from diffcurr.difficulty import analyzed, convergence, curve
 from diffcurr.errors import UserError, concerning
 from diffcurr.metrics import features
 from diffcurr.metrics.evaluation import METRICS, Metric
@@ -33,17 +34,21 @@ from diffcurr.metrics.features import Features
 from diffcurr.networks import NETWORKS
 from diffcurr.processes import DENSITIES, PREDICTIONS, PROCESSES, WEIGHTINGS, Process
 from diffcurr.reporting.progress import Countdown, Line
+from diffcurr.sampling.decoding import Decoder, RealPictures
 from diffcurr.sampling.drawing import Sampler, Sampling
 from diffcurr.sampling.evaluator import Evaluator
 from diffcurr.sampling.solvers import SOLVERS, Solver
+from diffcurr.tasks import TASKS, Task
 from diffcurr.training import augmentation, sharding
+from diffcurr.training.compiled import CompiledStep, with_shardings
 from diffcurr.training.optimizer import OPTIMIZERS
 from diffcurr.training.randomness import step_key, stream_key
-from diffcurr.training.state import TrainState, init_state, split_network
-from diffcurr.training.step import CompiledStep, StepConfig, abstract_state, compile_step
+from diffcurr.training.state import TrainState, split_network
+from diffcurr.training.step import StepConfig
 
 parts.TABLES.update(
     {
+        "task": TASKS,
         "dataset": DATASETS,
         "codec": CODECS,
         "process": PROCESSES,
@@ -70,6 +75,7 @@ class Experiment:
     """
 
     config: ConfigDict
+    task: Task
     dataset: Dataset
     codec: Codec
     shape: tuple[int, ...]
@@ -94,14 +100,14 @@ class Experiment:
         return None if self.dataset.is_latent or isinstance(self.codec, Identity) else self.codec
 
     @functools.cached_property
-    def _network_outline(self) -> nnx.Module:
+    def network_outline(self) -> nnx.Module:
         """The network with shapes for arrays."""
         return nnx.eval_shape(lambda: self.make_network(nnx.Rngs(0)))
 
     @functools.cached_property
     def abstract_network(self) -> tuple[Any, Any]:
         """(graph definition, shapes of the parameters)."""
-        return split_network(self._network_outline)
+        return split_network(self.network_outline)
 
     @functools.cached_property
     def step_config(self) -> StepConfig:
@@ -122,26 +128,30 @@ class Experiment:
             ema_rampup=self.config.ema.rampup,
             microbatches=self.config.microbatches,
             codec=self.encoder,
-            dropout=getattr(self._network_outline, "dropout", 0.0) > 0,
+            dropout=getattr(self.network_outline, "dropout", 0.0) > 0,
             augment=self.dataset.augment,
         )
 
     @functools.cached_property
     def compiled(self) -> CompiledStep:
         """The train step for this config's mesh; compiled at its first call."""
-        return compile_step(self.step_config, self.abstract_state, self.mesh)
+        return self.task.compiled(self)
+
+    @functools.cached_property
+    def codec_params(self) -> Any:
+        """The codec's weights, on every device."""
+        return sharding.place(self.codec.load(), sharding.replicated(self.mesh))
 
     @functools.cached_property
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state."""
-        return abstract_state(self.optimizer, self.rule, self.abstract_network[1], self.mesh)
+        return with_shardings(self.mesh, lambda params: self.task.init_state(self, params), self.task.network(self)[1])
 
     def init_state(self) -> TrainState:
         """The state before the first step, made where it will live; a function of the seed alone."""
 
         def init() -> TrainState:
-            network = self.make_network(nnx.Rngs(stream_key(self.config.seed, "parameters")))
-            return init_state(split_network(network)[1], self.optimizer, self.rule)
+            return self.task.init_state(self, self.task.init_params(self))
 
         shardings = jax.tree.map(lambda x: x.sharding, self.abstract_state)
         # It runs once, and on a CPU it takes longer to compile well than to run.
@@ -149,10 +159,23 @@ class Experiment:
         options = {"xla_backend_optimization_level": 1} if on_cpu else {}
         return jax.jit(init, out_shardings=shardings, compiler_options=options)()
 
+    def require_denoiser(self, what: str) -> None:
+        """
+        Args:
+          what: what needs one, for a message that goes on with "a denoising network".
+
+        Raises:
+          UserError: if something else is trained.
+        """
+        if not self.task.denoises:
+            raise UserError(
+                f"task.name = {self.config.task.name!r}: {what} a denoising network, which the task 'diffusion' trains"
+            )
+
     def with_clusters(self, workdir: epath.Path, line: Line, saved: Sequence[float] | None = None) -> "Experiment":
         """The experiment with its clusters known; the curve they may follow from is measured unless the workdir has it.
 
-        Process 0 measures, and the others take its edges, so that all train on the same ones.
+        All processes measure it together, and have the same edges to the bit.
 
         Args:
           saved: the edges that a checkpoint was trained with, which stay in force whatever the curve says by now.
@@ -161,18 +184,14 @@ class Experiment:
             return dataclasses.replace(self, edges=np.asarray(saved, np.float64))
         if self.edges is not None:
             return self
-        number = self.config.curriculum.clusters
-        edges = np.zeros(number + 1)
-        if jax.process_index() == 0:
-            arrays = curve.load(workdir, self)
-            if arrays is None:
-                line.say("measuring the relative entropy from which the clusters follow (once; kept in the workdir)")
-                data, countdown = curve.load_data(self, line.say), functools.partial(Countdown, line)
-                arrays = curve.measure(self, data, countdown)._asdict()
-                curve.save(workdir, self, arrays)
-            edges = self.clustering.edges(number, self.log_snr, arrays["value"])
-        if jax.process_count() > 1:
-            edges = multihost_utils.broadcast_one_to_all(edges)
+        measured = curve.known(workdir, self)
+        if measured is None:
+            line.say("measuring the relative entropy from which the clusters follow (once; kept in the workdir)")
+            data = analyzed.load_data(self, line.say)
+            measured = curve.measure(self, data, functools.partial(Countdown, line))
+            if jax.process_index() == 0:
+                curve.save(workdir, self, measured._asdict())
+        edges = self.clustering.edges(self.config.curriculum.clusters, self.log_snr, measured.value)
         return dataclasses.replace(self, edges=edges)
 
     @property
@@ -185,7 +204,29 @@ class Experiment:
         x = jnp.asarray(batch.x)
         if self.dataset.augment:
             x, _ = augmentation.augment(step_key(self.config.seed, "augmentation", 0, 0), x, self.dataset.augment)
-        return np.asarray(self.codec.decode(x) if self.dataset.is_latent else x)
+        return self.decoder(np.asarray(x)) if self.dataset.is_latent else np.asarray(x)
+
+    @functools.cached_property
+    def decoder(self) -> Decoder:
+        """Decodes latents on the host."""
+        here = [device for device in self.mesh.devices.flat if device.process_index == jax.process_index()]
+        return Decoder(codec=self.codec, codec_params=lambda: self._codec_params_here, devices=here)
+
+    @functools.cached_property
+    def _codec_params_here(self) -> Any:
+        return jax.tree.map(lambda x: np.asarray(x), self.codec_params)
+
+    @functools.cached_property
+    def picture_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of what a person sees: of a decoded example."""
+        latent = jax.ShapeDtypeStruct((1, *self.shape), jnp.float32)
+        height, width, channels = jax.eval_shape(self.codec.decode_with, self.codec.abstract_params(), latent).shape[1:]
+        return height, width, channels
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether pictures have a fourth channel, of what is seen of them."""
+        return self.picture_shape[-1] == 4 and not (self.dataset.is_latent and isinstance(self.codec, Identity))
 
     ################################################################## samples
 
@@ -197,6 +238,7 @@ class Experiment:
             process=self.process,
             solver=self.solver,
             codec=self.codec,
+            codec_params=lambda: self.codec_params,
             conditioning=self.conditioning,
             shape=self.shape,
             settings=self.sampling,
@@ -216,8 +258,8 @@ class Experiment:
         """
         settings = self.config.evaluation
         path = epath.Path(settings.features).expanduser() if settings.features else self.config.dataset.name
-        found = features.load(path)
-        side, _, channels = self.dataset.shape
+        found = features.load(path, {one.kind for one in self.metrics.values()}, settings.pipeline)
+        side, _, channels = self.picture_shape
         with concerning("evaluation.features"):
             found.check(side, channels)
         return found
@@ -230,7 +272,24 @@ class Experiment:
         """
         found, seed = self.find_features(), self.config.seed
         return Evaluator.of(
-            self.sampler, self.dataset, found, self.metrics, number=number, seed=seed, key=self.sample_key()
+            self.sampler,
+            self.pictures,
+            found,
+            self.metrics,
+            number=number,
+            seed=seed,
+            key=self.sample_key(),
+            reference=os.path.expanduser(self.config.evaluation.reference),
+        )
+
+    @functools.cached_property
+    def pictures(self) -> RealPictures:
+        """What samples are compared with: this process's share of the split."""
+        return RealPictures(
+            dataset=self.dataset,
+            decoder=self.decoder,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
 
 
@@ -249,6 +308,7 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
         convergence.check_steps(config.analysis.convergence.steps, config.analysis.convergence.evaluate_every)
     dataset = parts.build("dataset", config.dataset)
     config = config_lib.changed(config, {"dataset": dataset.found})
+    task = parts.build("task", config.task)
     codec = parts.build("codec", config.codec)
     process = parts.build("process", config.process)
     conditioning = parts.build("conditioning", config.conditioning, num_classes=dataset.num_classes)
@@ -279,14 +339,17 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
         )
 
     solver = parts.build("sampling.solver", config.sampling.solver)
-    shape = dataset.shape if dataset.is_latent else codec.latent_shape(dataset.shape)
+    check_codec(dataset, codec)
+    with concerning("codec"):
+        shape = dataset.shape if dataset.is_latent else codec.latent_shape(dataset.shape)
     with concerning("sampling"):
         sampling = Sampling(
             **{key: config.sampling[key] for key in config.sampling if key not in ("samples", "solver")}
         )
         sampling.check(process, conditioning, shape[-1])
         solver.check(process)
-        if sampling.clip and dataset.is_latent:
+        latent = dataset.is_latent or not isinstance(codec, Identity)
+        if sampling.clip and latent and task.denoises:
             raise ValueError(f"clip = {sampling.clip}: latents have no limits; give 0")
 
     network = parts.choose("network", config.network.name)
@@ -296,6 +359,7 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
         fields["augment"] = Field((augmentation.NUM_LABELS,), jnp.float32)
     experiment = Experiment(
         config=config,
+        task=task,
         dataset=dataset,
         codec=codec,
         shape=shape,
@@ -314,6 +378,6 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
         metrics=parts.build_several("evaluation.metrics", config.evaluation.metrics),
         mesh=mesh,
     )
-    with concerning(f"network {config.network.name}"):
-        _ = experiment.abstract_network  # the network checks its own sizes; nothing is allocated
+    with concerning(f"task {config.task.name}"):
+        experiment.task.check(experiment)
     return experiment

@@ -22,7 +22,10 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: h
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of several processes, announced by flags: how many.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of several processes, announced by flags: which one, from 0.")
 _CONNECT_TIMEOUT = flags.DEFINE_integer("connect_timeout", 60, "Seconds to wait for all processes to be there.")
-# Flags that go with one job, which takes their values as arguments of these names.
+_OUT = flags.DEFINE_string(
+    "out", None, "Folder for samples or latents; the workdir, or its folder encoded if not given."
+)
+# Flags that go with some jobs, which take their values as arguments of these names.
 _OF_JOB: dict[str, dict[str, flags.FlagHolder[Any]]] = {
     "train": {
         "allow_change": flags.DEFINE_multi_string(
@@ -32,8 +35,9 @@ _OF_JOB: dict[str, dict[str, flags.FlagHolder[Any]]] = {
     "sample": {
         "classes": flags.DEFINE_multi_integer("class", None, "A class to draw; given several times, they take turns."),
         "seed": flags.DEFINE_integer("seed", None, "Seed of the samples; the config's if not given."),
-        "out": flags.DEFINE_string("out", None, "Folder for the samples; the workdir if not given."),
+        "out": _OUT,
     },
+    "encode": {"out": _OUT},
     "compare": {"shard": flags.DEFINE_string("shard", None, "This machine's part of the runs, such as 0/2.")},
     "plan": {"topology": flags.DEFINE_string("topology", None, "The chips to plan for, such as v5e:16x16.")},
 }
@@ -46,11 +50,12 @@ def main(argv: Sequence[str]) -> int:
         quieten_libraries()
     if len(argv) > 1:
         raise UserError(f"argument {argv[1]!r} is not a flag: settings are given as --config.key=value")
-    for job, own in _OF_JOB.items():
-        for flag in own.values():
-            if flag.present and job != _JOB.value:
-                raise UserError(f"--{flag.name}={flag.value}: goes with --job={job}")
-    arguments = {name: flag.value for name, flag in _OF_JOB.get(_JOB.value, {}).items()}
+    own = _OF_JOB.get(_JOB.value, {})
+    for name, flag in {name: flag for flags_of in _OF_JOB.values() for name, flag in flags_of.items()}.items():
+        if flag.present and name not in own:
+            takers = " or ".join(job for job, flags_of in _OF_JOB.items() if name in flags_of)
+            raise UserError(f"--{flag.name}={flag.value}: goes with --job={takers}")
+    arguments = {name: flag.value for name, flag in own.items()}
     workdir = os.path.expanduser(_WORKDIR.value)
     job = jobs.find(_JOB.value)
     if _JOB.value != "plan":
@@ -58,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
 
         distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _CONNECT_TIMEOUT.value)
         distributed.require_devices()
-        if _JOB.value != "train":
+        if _JOB.value in ("features", "compare"):
             distributed.require_one_process(f"--job={_JOB.value}")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is something to clean up
     return job.run(flags.FLAGS["config"].value, workdir, **arguments)
@@ -80,8 +85,9 @@ def _is_news(record: Any) -> bool:
 
 
 def _report(found: "sys.UnraisableHookArgs") -> None:
-    """An exception that no one can catch; but not those of TensorStore's writes that fail after Orbax has given up."""
-    if str(found.exc_value) != "Event loop is closed":
+    """An exception that no one can catch; but not those of reads and writes that fail after Orbax has given up."""
+    code = getattr(found.object, "cr_code", None)  # of a coroutine
+    if str(found.exc_value) != "Event loop is closed" and "orbax" not in getattr(code, "co_filename", ""):
         sys.__unraisablehook__(found)
 
 

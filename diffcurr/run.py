@@ -157,6 +157,7 @@ def open_run(
       UserError: if there is none, or it was made with another config.
     """
     experiment, workdir = experiment_lib.from_config(config, devices), epath.Path(workdir)
+    experiment.require_denoiser("samples are drawn from")
     found = None
     if (workdir / "checkpoints").exists():
         check_config(workdir, experiment.config)

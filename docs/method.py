@@ -56,7 +56,7 @@ def train(experiment: Experiment) -> Trained:
         seed=config.seed,
     )
     state = experiment.init_state()
-    weights = compiled.initial_weights(state)
+    weights = compiled.initial_carry(state)
     history: list[Any] = []
     for number in range(STEPS):
         batch = jax.device_put(batches[number], compiled.batch_sharding)

@@ -61,7 +61,7 @@ for name, setting in settings.items():
     source, condition_of = experiment.dataset.open(), experiment.conditioning.of
     dataset = pipeline.make_dataset(source, experiment.dataset, condition_of, batch_size=64, seed=0)
     compiled, state = experiment.compiled, experiment.init_state()
-    now, history = compiled.initial_weights(state), []
+    now, history = compiled.initial_carry(state), []
     for step in range(steps):
         batch = jax.device_put(dataset[step], compiled.batch_sharding)
         state, following, metrics = compiled.step(state, batch, now)

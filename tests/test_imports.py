@@ -11,6 +11,7 @@ TIERS = (
     ("jobs",),
     ("run",),
     ("experiment",),
+    ("tasks",),
     ("training", "sampling", "difficulty", "planning", "reporting"),
     ("data", "metrics", "codecs"),
     ("processes", "networks", "conditioning", "pretrained", "curriculum"),

@@ -35,7 +35,8 @@ def test_the_settings_of_every_part_are_its_arguments(section: str) -> None:
     for name, part in parts.TABLES[section].items():
         settings = parts.settings_of(part)
         assert "name" not in settings and "self" not in settings, name
-        assert not set(settings) & {*getattr(part, "DERIVED", ()), "rngs", "dtype", "shape"}, name
+        assert not set(settings) & {*getattr(part, "DERIVED", ()), "rngs", "shape"}, name
+        assert not (hasattr(part, "from_spec") and set(settings) & set(parts.FROM_SPEC)), name
 
 
 def test_an_unknown_key_suggests_the_closest() -> None:

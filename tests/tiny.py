@@ -26,6 +26,16 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "song_unet": {"model_channels": 8, "channel_mult": (1,), "num_blocks": 1, "attn_resolutions": (), "dropout": 0.1},
 }
 
+AUTOENCODER: dict[str, Any] = {
+    "name": "kl",
+    "in_channels": 1,
+    "block_out_channels": (8, 8),
+    "layers_per_block": 1,
+    "latent_channels": 2,
+    "norm_num_groups": 4,
+    "scale": 1.0,
+}
+
 # The same size of network and run, as flags of a command.
 FLAGS = [
     "--config.network.hidden_size=8",
@@ -88,7 +98,7 @@ def train(experiment: Experiment, steps: int) -> tuple[Any, list[Any]]:
     """(final state, metrics of each step)."""
     compiled = experiment.compiled
     state = experiment.init_state()
-    weights, metrics = compiled.initial_weights(state), []
+    weights, metrics = compiled.initial_carry(state), []
     for step in range(steps):
         state, weights, m = compiled.step(state, batch(experiment, step), weights)
         metrics.append(m)

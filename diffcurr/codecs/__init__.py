@@ -3,10 +3,11 @@
 from diffcurr import lazy
 from diffcurr.codecs.base import Codec
 from diffcurr.codecs.identity import Identity
+from diffcurr.codecs.kl import KL
 
-CODECS: dict[str, type[Codec]] = {"identity": Identity}
+CODECS: dict[str, type[Codec]] = {"identity": Identity, "kl": KL}
 """`codec.name` in a config -> the class."""
 
-__all__ = ["CODECS", "Codec", "Identity"]
+__all__ = ["CODECS", "KL", "Codec", "Identity"]
 
 __getattr__ = lazy.modules_of(__name__)

@@ -63,6 +63,11 @@ KEYS: dict[str, Key] = {
     "sampling.clip": Key(1.0, ranges.NotNegative, "limit of the estimate of x0; 0 for none, as for latents"),
     "analysis.images": Key(60_000, Analyzed, "images whose relative entropy is measured, at most"),
     "analysis.samples": Key(1000, Analyzed, "samples of that measurement"),
+    "analysis.block": Key(
+        65_536,
+        ranges.Number,
+        "images that each process holds at a time; networks are trained on the first ones",
+    ),
     "analysis.convergence.intervals": Key(
         10, ranges.Few, "networks that are trained, each on its own range of noise levels"
     ),
@@ -81,8 +86,22 @@ KEYS: dict[str, Key] = {
     "evaluation.features": Key(
         "", str, "file of a classifier's or Inception's weights; if empty, the data set's shipped one"
     ),
+    "evaluation.reference": Key(
+        "", str, "file of published statistics (EDM's, ADM's) to compare with; if empty, the data set's split"
+    ),
+    "evaluation.pipeline": Key(
+        "data",
+        Annotated[str, ranges.OneOf(("data", "nearest", "edm", "adm", "clean"))],
+        "how samples become the pixels that Inception sees; `data` rounds to the grid of the data's own",
+    ),
     "evaluation.metrics": Key(
         {"frechet_distance": {}, "kernel_distance": {}, "precision_recall": {}}, Mapping, "what is measured: see below"
+    ),
+    "encode.shard": Key(4096, ranges.Size, "examples in a file of `--job=encode`"),
+    "encode.dtype": Key(
+        "float32",
+        Annotated[str, ranges.OneOf(("float32", "float16"))],
+        "of stored latents; float16 takes half the space, and rounds by more than a usual standard deviation",
     ),
     "compare.baseline": Key("vanilla", str, "the arm that the others are compared with"),
     "compare.candidates": Key(
@@ -98,6 +117,7 @@ KEYS: dict[str, Key] = {
 
 NAMES: dict[str, str] = {
     "dataset": "digits",
+    "task": "diffusion",
     "codec": "identity",
     "process": "ddpm",
     "network": "dit",

@@ -23,10 +23,12 @@ FREE_KEYS = (
     "dataset.data_dir",
     "dataset.threads",
     "dataset.on_bad_file",  # what it changes of the data is seen in these
+    "analysis.block",
     "analysis.convergence",
     "features",
     "evaluation",
     "compare",
+    "encode",
 )
 
 

@@ -56,11 +56,6 @@ class Dataset(ranges.Checked, abc.ABC):
           UserError: if they cannot be had.
         """
 
-    @property
-    def has_alpha(self) -> bool:
-        """Whether pixels have a fourth channel, of what is seen of them."""
-        return not self.is_latent and self.shape[-1] == 4
-
     def has_split(self, name: str) -> bool:
         """Whether there is a split of that name."""
         return name in self.splits
@@ -69,6 +64,11 @@ class Dataset(ranges.Checked, abc.ABC):
     def found(self) -> dict[str, Any]:
         """Settings that were left to be found in the data, as they are; a run's config keeps them."""
         return {}
+
+    @property
+    def codec_identity(self) -> dict[str, Any] | None:
+        """Identity of the codec whose latents are stored; None where there are none, or it is not known."""
+        return None
 
     def opened(self) -> Source:
         """The examples of the split, of which the first is what the data set says.
@@ -96,8 +96,12 @@ class Dataset(ranges.Checked, abc.ABC):
         """Stored examples as the process takes them, float32."""
 
     def drawn(self, examples: grain.MapDataset) -> grain.MapDataset:
-        """The examples, with what of them is drawn at random each time."""
+        """The examples, with what of them is drawn at random each time; not mirrored."""
         return examples
+
+    def trained(self, examples: grain.MapDataset) -> grain.MapDataset:
+        """The examples as training sees them, drawn and mirrored at random."""
+        return self.drawn(examples).random_map(_flip) if self.flip else self.drawn(examples)
 
     def quantised(
         self, images: Float[np.ndarray, "batch height width channel"]
@@ -138,8 +142,14 @@ class Pictures(Dataset):
     def quantised(
         self, images: Float[np.ndarray, "batch height width channel"]
     ) -> Float[np.ndarray, "batch height width channel"]:
-        levels = self.max_value
-        return np.round((np.clip(images, -1, 1) + 1) / 2 * levels).astype(np.float32) / levels * 2 - 1
+        return on_grid(images, self.max_value)
+
+
+def on_grid(
+    images: Float[np.ndarray, "batch height width channel"], levels: float
+) -> Float[np.ndarray, "batch height width channel"]:
+    """Pixels in [-1, 1] rounded to the nearest of 0..levels, back in [-1, 1]."""
+    return np.round((np.clip(images, -1, 1) + 1) / 2 * levels).astype(np.float32) / levels * 2 - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,3 +161,9 @@ class Mirrored(Pictures):
     """
 
     flip: bool = True  # type: ignore[misc]
+
+
+def _flip(example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    if rng.random() < 0.5:
+        return {**example, "image": np.ascontiguousarray(example["image"][:, ::-1])}
+    return example

@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 
 from diffcurr.data.base import Dataset, Mirrored, Pictures
+from diffcurr.data.encoded import Encoded
 from diffcurr.data.sources import ArraySource, Source, open_tfds
 from diffcurr.data.user_files import (
     FFHQ64,
@@ -26,6 +27,7 @@ __all__ = [
     "FFHQ64",
     "Dataset",
     "Digits",
+    "Encoded",
     "FFHQ256Latents",
     "FashionMNIST",
     "ImageNet64",
@@ -93,6 +95,7 @@ DATASETS: dict[str, type[Dataset]] = {
     "cifar10": CIFAR10,
     "folder": PictureFolder,
     "latents": LatentFolder,
+    "encoded": Encoded,
     "ffhq64": FFHQ64,
     "imagenet64": ImageNet64,
     "ffhq256_latents": FFHQ256Latents,

@@ -22,7 +22,10 @@ class _Files(abc.ABC):
 
     Attributes:
       classes: the names of the classes where folders gave them, or None.
+      skipped: number of files that could not be read and are left out.
     """
+
+    skipped: int = 0
 
     def __init__(self, listing: Listing, on_bad_file: str = "stop"):
         """
@@ -53,6 +56,10 @@ class _Files(abc.ABC):
             raise self._listing.refuse(name, error) from error
         return {"image": image, "label": self._listing.labels[index]}
 
+    def name_of(self, index: int) -> str:
+        """Where the file of an example lies, for a message."""
+        return self._listing.place_of(self._listing.names[index])
+
     def identity(self) -> dict[str, Any]:
         """See `sources.identity`."""
         return self._listing.identity()
@@ -77,6 +84,7 @@ class _Files(abc.ABC):
         if 2 * len(bad) > len(self):
             raise UserError(f"dataset.on_bad_file = 'skip': {text}; with more than half bad, something else is wrong")
         print(f"skipped: {text}", file=sys.stderr, flush=True)
+        self.skipped = len(bad)
         self._listing.keep([index for index, text in enumerate(problems) if not text])
 
 

@@ -85,7 +85,11 @@ class Listing:
 
     def refuse(self, name: str, problem: object) -> BadExample:
         """An error about one file."""
-        return BadExample(f"{shown(str(self.storage.path))}: {shown(self._prefix + name)} {problem}")
+        return BadExample(f"{self.place_of(name)} {problem}")
+
+    def place_of(self, name: str) -> str:
+        """Where a file lies, for a message."""
+        return f"{shown(str(self.storage.path))}: {shown(self._prefix + name)}"
 
     def keep(self, kept: Sequence[int]) -> None:
         """Leaves out all examples but those of these numbers."""

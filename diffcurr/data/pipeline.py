@@ -5,10 +5,11 @@ of B, so the global batch is the same for any number of processes, and the state
 count of global batches, the same on every process.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 
 from diffcurr.batch import Batch
@@ -34,9 +35,7 @@ def make_dataset(
     Args:
       batch_size: global; must be divisible by process_count.
     """
-    examples = dataset.drawn(grain.MapDataset.source(source).seed(seed).shuffle().repeat())
-    if dataset.flip:
-        examples = examples.random_map(_flip)
+    examples = dataset.trained(grain.MapDataset.source(source).seed(seed).shuffle().repeat())
     batches = examples.batch(batch_size // process_count, drop_remainder=True)[process_index::process_count]
     return batches.map(lambda examples: Batch(dataset.scaled(examples["image"]), condition_of(examples)))
 
@@ -52,15 +51,29 @@ def make_iterator(dataset: grain.MapDataset, *, threads: int = 2, prefetch: int 
     return iter(dataset.to_iter_dataset(options))
 
 
+def stream(
+    source: Source,
+    dataset: Dataset,
+    condition_of: ConditionOf,
+    number: int,
+    seed: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+    batch_size: int = 256,
+) -> Iterator[Batch]:
+    """This process's share of `number` examples, or of all if there are fewer; which ones depends on the seed alone.
+
+    Process p of P takes examples p, p + P, ... The last batch holds what is left.
+    """
+    examples = dataset.drawn(grain.MapDataset.source(source).seed(seed).shuffle()[:number])
+    batches = examples[process_index::process_count].batch(batch_size)
+    for read in batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)):
+        yield Batch(dataset.scaled(read["image"]), condition_of(read))
+
+
 def load(source: Source, dataset: Dataset, condition_of: ConditionOf, number: int, seed: int) -> Batch:
     """`number` examples, or all if there are fewer, as one batch in memory; which ones depends on the seed alone."""
-    examples = dataset.drawn(grain.MapDataset.source(source).seed(seed).shuffle()[:number]).batch(256)
-    read = list(examples.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)))
-    whole = {key: np.concatenate([part[key] for part in read]) for key in read[0]}
-    return Batch(dataset.scaled(whole["image"]), condition_of(whole))
-
-
-def _flip(example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    if rng.random() < 0.5:
-        return {**example, "image": np.ascontiguousarray(example["image"][:, ::-1])}
-    return example
+    read = list(stream(source, dataset, condition_of, number, seed))
+    whole: Batch = jax.tree.map(lambda *parts: np.concatenate(parts), *read)
+    return whole

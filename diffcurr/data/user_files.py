@@ -188,7 +188,7 @@ class Latents(UserFiles):
         return np.asarray(stored, np.float32)
 
     def drawn(self, examples: grain.MapDataset) -> grain.MapDataset:
-        return examples.random_map(functools.partial(_sample_latent, channels=self.shape[-1]))
+        return examples.random_map(functools.partial(sample_latent, channels=self.shape[-1]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,7 +227,8 @@ def _square(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarra
     return image[top : top + size, left : left + size]
 
 
-def _sample_latent(example: dict[str, Any], rng: np.random.Generator, channels: int) -> dict[str, Any]:
+def sample_latent(example: dict[str, Any], rng: np.random.Generator, channels: int) -> dict[str, Any]:
+    """The example with a draw from its latent's mean and standard deviation, where it has both."""
     image: Float[np.ndarray, "height width channel"] = example["image"]
     if image.shape[-1] == channels:
         return example

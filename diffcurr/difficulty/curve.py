@@ -1,53 +1,35 @@
 """The relative-entropy curve of a config's data: measured once, kept in the workdir, and turned into clusters."""
 
+import itertools
 import json
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
 from diffcurr import config as config_lib
-from diffcurr.batch import Batch
-from diffcurr.codecs import Codec
-from diffcurr.conditioning import Conditioning
-from diffcurr.data import pipeline
-from diffcurr.data.datasets import Dataset
-from diffcurr.difficulty.relative_entropy import RelativeEntropy, relative_entropy
-from diffcurr.errors import concerning, first_line
-from diffcurr.processes import Process
+from diffcurr.difficulty import streaming
+from diffcurr.difficulty.analyzed import Data, Experiment
+from diffcurr.difficulty.relative_entropy import RelativeEntropy, gaussian_relative_entropy, relative_entropy
+from diffcurr.difficulty.survey import Survey, survey
+from diffcurr.errors import UserError, concerning, first_line
+from diffcurr.training import distributed
 from diffcurr.training.randomness import stream_key
 
 FILE = "relative_entropy.npz"
-ENCODED = 256  # images encoded at a time
+MOST = 20_000  # dimensions of which there is a covariance: 3.2 GB, three times
+UNIT = "pairs x levels"  # an image, a sample and a pair of noise levels
 Countdown = Callable[[int, int], None]
 """Called with (parts done, parts in all)."""
-
-
-@runtime_checkable
-class Experiment(Protocol):
-    """The part of an experiment that a curve depends on."""
-
-    @property
-    def config(self) -> ConfigDict: ...
-
-    @property
-    def dataset(self) -> Dataset: ...
-
-    @property
-    def conditioning(self) -> Conditioning: ...
-
-    @property
-    def encoder(self) -> Codec | None: ...
-
-    @property
-    def process(self) -> Process: ...
+NewCountdown = Callable[[str, str], Countdown]
+"""(What is done, the unit of its parts) -> what to call after each part."""
 
 
 class Levels(NamedTuple):
@@ -64,51 +46,127 @@ def levels(experiment: Experiment) -> Levels:
     return Levels(u, *experiment.process.exact_alpha_sigma(u))
 
 
-def load_data(experiment: Experiment, say: Callable[[str], None]) -> Batch:
-    """What is analyzed: all of the split, or `analysis.images` of them drawn by the seed; encoded, means of latents."""
-    config = experiment.config
-    source = experiment.dataset.opened()
-    number = min(len(source), config.analysis.images)
-    number -= number % jax.local_device_count()  # each device holds as many
-    say(f"{config.dataset.name}: reading {number:,} of {len(source):,} images")
-    data = pipeline.load(source, experiment.dataset, experiment.conditioning.of, number, config.seed)
-    if experiment.encoder is None:
-        return data
-    encode = jax.jit(lambda images, codec=experiment.encoder: codec.encode(images)[0])
-    parts = [encode(data.x[start : start + ENCODED]) for start in range(0, number, ENCODED)]
-    return data._replace(x=np.concatenate(jax.device_get(parts)))
+def look(experiment: Experiment, data: Data, new_countdown: NewCountdown, *, covariance: bool = False) -> Survey:
+    """Reads the data once, for their means, the points of the curve's samples, and the covariance if it is wanted.
+
+    Raises:
+      UserError: if there are fewer images than samples, they are all the same, or their covariance is too large.
+    """
+    keys, each = _keys(experiment)
+    _check(experiment, data)
+    dimension = data.points.dimension
+    if covariance and dimension > MOST:
+        raise UserError(
+            f"analysis: images of {dimension:,} values, whose covariance would take {8e-9 * dimension**2:,.0f} GB: "
+            f"analyze their latents, or images of at most {MOST:,} values"
+        )
+    what = "mean and covariance" if covariance else "mean"
+    with concerning("analysis"):
+        index = streaming.own_components(keys, each, data.points)
+        return survey(data.points, index, covariance=covariance, report=new_countdown(what, "images of this process"))
 
 
 def measure(
-    experiment: Experiment, data: Batch, new_countdown: Callable[[str, str], Countdown], *, leave_one_out: bool = False
+    experiment: Experiment, data: Data, new_countdown: NewCountdown, *, leave_one_out: bool = False
 ) -> RelativeEntropy:
-    """The curve of `data` under the config's process, on this host's devices; the mean of ten, to see how it goes.
+    """The curve of `data` under the config's process; see `measure_each`."""
+    return measure_each(experiment, data, new_countdown, (leave_one_out,))[0]
+
+
+def measure_each(
+    experiment: Experiment,
+    data: Data,
+    new_countdown: NewCountdown,
+    leave_one_out: Sequence[bool],
+    surveyed: Survey | None = None,
+) -> list[RelativeEntropy]:
+    """The curves of `data` under the config's process, on all devices of all processes, which all call it.
+
+    Each is the mean of ten, to see how it goes. Data that one device holds are measured as one array; others in blocks
+    (`streaming`).
 
     Args:
       new_countdown: (what is measured, the unit of its parts) -> what to call after each part.
+      leave_one_out: what is measured, for each curve; see `relative_entropy`.
+      surveyed: what `look` found.
 
     Raises:
       UserError: if there are fewer images than samples, or they are all the same.
     """
     _, alphas, sigmas = levels(experiment)
-    mesh = Mesh(np.array(jax.local_devices()), "data")
-    images = jax.device_put(jnp.asarray(data.x), NamedSharding(mesh, PartitionSpec("data")))
+    keys, each = _keys(experiment)
+    _check(experiment, data)
+    pairs = data.number * each * len(keys) * (len(alphas) - 1) * len(leave_one_out)
+    countdown = new_countdown("relative entropy", UNIT)
+
+    def report(done: int, parts: int) -> None:
+        countdown(pairs * done // parts, pairs)
+
+    with concerning("analysis"):
+        if jax.device_count() == 1 and data.points.num_blocks == 1:
+            images, curves = jnp.asarray(data.examples.x), []
+            for number, (one, key) in enumerate(itertools.product(leave_one_out, keys)):
+                curve = relative_entropy(images, alphas, sigmas, key, each, leave_one_out=one)
+                curves.append(jax.tree.map(np.asarray, curve))
+                report(number + 1, len(keys) * len(leave_one_out))
+            grouped = [curves[start : start + len(keys)] for start in range(0, len(curves), len(keys))]
+        else:
+            grouped = streaming.relative_entropies(
+                data.points,
+                alphas,
+                sigmas,
+                keys,
+                each,
+                leave_one_out=leave_one_out,
+                surveyed=look(experiment, data, new_countdown) if surveyed is None else surveyed,
+                report=report,
+            )
+    return [_from_first(_pooled(curves)) for curves in grouped]
+
+
+def gaussian(experiment: Experiment, surveyed: Survey) -> Float[np.ndarray, " pair"]:
+    """The curve of a Gaussian with the data's mean and covariance."""
+    assert surveyed.covariance is not None
+    eigenvalues, vectors = np.linalg.eigh(surveyed.covariance)
+    _, alphas, sigmas = levels(experiment)
+    # A covariance has no negative eigenvalue but by rounding.
+    return gaussian_relative_entropy(np.maximum(eigenvalues, 0.0), alphas, sigmas, surveyed.mean @ vectors)
+
+
+def _keys(experiment: Experiment) -> tuple[list[jax.Array], int]:
+    """(the keys of the parts that are measured, number of samples of each)."""
+    samples = experiment.config.analysis.samples
+    parts = next(n for n in range(10, 0, -1) if n == 1 or (samples % n == 0 and samples // n >= 50))
+    key = stream_key(experiment.config.seed, "relative entropy")
+    return [jax.random.fold_in(key, part) for part in range(parts)], samples // parts
+
+
+def _check(experiment: Experiment, data: Data) -> None:
     samples = experiment.config.analysis.samples
     with concerning("analysis"):
-        if samples > len(images):
-            raise ValueError(f"samples = {samples}: there are only {len(images)} images")
-    parts = next(n for n in range(10, 0, -1) if n == 1 or (samples % n == 0 and samples // n >= 50))
-    what = "relative entropy" + (", leave-one-out" if leave_one_out else "")
-    countdown = new_countdown(what, f"times {samples // parts} samples")
-    curves = []
-    for part in range(parts):
-        key = jax.random.fold_in(stream_key(experiment.config.seed, "relative entropy"), part)
-        with concerning("analysis"):
-            curve = relative_entropy(images, alphas, sigmas, key, samples // parts, leave_one_out=leave_one_out)
-        curves.append([np.asarray(field, np.float64) for field in curve])
-        countdown(part + 1, parts)
-    value, error, bound = np.swapaxes(curves, 0, 1)
-    return RelativeEntropy(value.mean(0), np.sqrt(np.mean(error**2, 0) / parts), bound[0])
+        if samples > data.number:
+            raise ValueError(f"samples = {samples}: there are only {data.number} images")
+
+
+def _pooled(curves: Sequence[RelativeEntropy]) -> RelativeEntropy:
+    """The mean of independent estimates."""
+    value, error, bound = np.swapaxes([[np.asarray(field, np.float64) for field in curve] for curve in curves], 0, 1)
+    return RelativeEntropy(value.mean(0), np.sqrt(np.mean(error**2, 0) / len(curves)), bound[0])
+
+
+def _from_first(curve: RelativeEntropy) -> RelativeEntropy:
+    """The curve of process 0, in every process, to the bit: clusters follow from it."""
+    values = np.stack([np.asarray(field, np.float64) for field in curve])
+    return RelativeEntropy(*distributed.total(values if distributed.is_primary() else np.zeros_like(values)))
+
+
+def known(workdir: epath.Path, experiment: Experiment) -> RelativeEntropy | None:
+    """What `load` finds in process 0, in every process, which all call it."""
+    found = load(workdir, experiment) if distributed.is_primary() else None
+    if not distributed.total(np.array([found is not None], np.float64))[0]:
+        return None
+    nothing = np.zeros(experiment.process.num_levels - 1)
+    return _from_first(RelativeEntropy(*(nothing if found is None else found[x] for x in RelativeEntropy._fields)))
 
 
 def save(workdir: epath.Path, experiment: Experiment, arrays: dict[str, Any]) -> None:

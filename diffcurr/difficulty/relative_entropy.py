@@ -21,13 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
-from diffcurr.difficulty import control_variates
+from diffcurr.difficulty import control_variates, mixture
 from diffcurr.difficulty.coefficients import Bound, Coefficients, coefficients_of
+from diffcurr.difficulty.mixture import Block, Moments, Samples, Sums, Terms
 
-# Where the upper bound on the divergence is at least NEAR, the sums for log p_s and log p_t are computed separately
-# ("far form"). Below it rounding would swamp their difference, so one sum computes the difference ("near form").
-NEAR = 0.02
-EXPM1_LIMIT = 3.0
 # Where the upper bound is below this one, r = p_t / p_s is not concentrated where there are no samples, so r - 1, whose
 # mean is 0, can serve as a control variate.
 EXCESS_SEEN = 0.5
@@ -86,7 +83,8 @@ def relative_entropy(
 
     The function is pure and can be compiled as a function of `data` and `key`. `alphas` and `sigmas` must be constants,
     because coefficients are computed from them in float64. Beside the data it needs memory for about
-    `num_samples` x (2 `block_size` + 10 T) floats.
+    `num_samples` x (2 `block_size` + 10 T) floats. Data that do not fit in memory are for
+    `streaming.relative_entropies`.
 
     The estimate is the mean of -log r over samples, with r = p_t / p_s. Control variates reduce its variance. Three are
     functions of the sample's eps and x_i; they explain -log r at small t, where only the own component has weight. The
@@ -116,6 +114,7 @@ def relative_entropy(
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5, 6))
+@jax.default_matmul_precision("highest")  # accelerators would round the factors of products to fewer bits
 def _measure(
     data: Shaped[Array, "example *shape"],
     key: PRNGKeyArray,
@@ -127,18 +126,14 @@ def _measure(
 ) -> RelativeEntropy:
     x = jnp.reshape(data, (data.shape[0], -1)).astype(jnp.float32)
     num_data, dim = x.shape
-    key_index, key_noise = jax.random.split(key)
-    index = jax.random.permutation(key_index, num_data)[:num_samples]
-    eps = jax.random.normal(key_noise, (num_samples, dim), jnp.float32)
+    index, eps = mixture.draw(key, num_samples, num_data, dim)
 
     mean = jnp.mean(x, axis=0)
     centred = x - mean  # distances of centred data suffer less from cancellation
-    own = centred[index]
     norm = jnp.sum(jnp.square(x), axis=1)
     centred_norm = jnp.sum(jnp.square(centred), axis=1)
-    mean_norm = jnp.mean(norm)
-    own_norm, own_centred_norm, own_eps = norm[index], centred_norm[index], jnp.sum(own * eps, axis=1)
-    eps_norm, mean_eps = jnp.sum(jnp.square(eps), axis=1), eps @ mean
+    moments = Moments(mean, jnp.mean(norm), jnp.mean(centred_norm))
+    samples = mixture.samples_of(index, eps, centred[index], norm[index], centred_norm[index], mean)
 
     # Consecutive points go to different blocks. If the data are sharded, each device then holds its share of every
     # block, and no point moves between devices.
@@ -148,92 +143,47 @@ def _measure(
         padded = jnp.pad(v, ((0, num_blocks * block_size - num_data), *((0, 0),) * (v.ndim - 1)))
         return jnp.swapaxes(padded.reshape(block_size, num_blocks, *v.shape[1:]), 0, 1)
 
-    blocks = tuple(map(in_blocks, (centred, centred_norm, norm, 1 + jnp.arange(num_data))))
+    blocks = Block(*map(in_blocks, (centred, centred_norm, norm, 1 + jnp.arange(num_data))))
+    terms = mixture.terms_of(c, bound, samples, moments, leave_one_out)
+    add = functools.partial(mixture.add_block, c=c, samples=samples, terms=terms, leave_one_out=leave_one_out)
+    sums, _ = jax.lax.scan(add, mixture.no_sums(terms, leave_one_out), blocks)
+    return estimate(sums, samples, terms, moments, leave_one_out)
 
-    def distances(block: tuple[Array, ...]) -> tuple[Array, Array]:
-        """Computes A and B for a block of components; own and padding components are put infinitely far away."""
-        points, points_norm, _, number = block
-        a = jnp.maximum(own_centred_norm[:, None] + points_norm - 2.0 * own @ points.T, 0.0)
-        absent = (number == 1 + index[:, None]) | (number == 0)
-        b = jnp.where(absent, 0.0, own_eps[:, None] - eps @ points.T)
-        return jnp.where(absent, 1e30, a), b
 
-    own_term = (
-        dim * c.log_volume[:, None]
-        + c.eps_norm[:, None] * (eps_norm - dim)
-        + c.own_norm[:, None] * own_norm
-        + c.own_eps[:, None] * (own_eps + mean_eps)
-    )  # log density of the own component at t, minus that at s: [pair, sample]
-    upper_bound = dim * bound.volume + bound.norm * mean_norm
-
-    # Sums over the other components, with exponents e_s and e_t. The near form sums exp(e_s) and
-    # exp(e_s) expm1(e_t - e_s), the far form exp(e_s) and exp(e_t). Exponents are relative to that of the own
-    # component; the others are then too small or too few to overflow. With leave_one_out all of them could underflow
-    # at small t, so they are relative to their maximum so far.
-    near = upper_bound < NEAR
-    if leave_one_out:  # the other components carry all the weight, so their ratios must be small too
-        near &= c.ratio_a * 2.0 * jnp.mean(centred_norm) < EXPM1_LIMIT / 2
-    ones = jnp.ones(block_size, jnp.float32)
-
-    def add(sum_: _Sum, exponent: Array) -> tuple[_Sum, Array]:
-        """Adds the terms of a block to a sum; returns the sum and the scaled terms."""
-        # Written as a product with a vector of ones, so that XLA computes the exponentials only once.
-        if not leave_one_out:
-            terms = jnp.exp(exponent)
-            return _Sum(sum_.peak, sum_.total + terms @ ones), terms
-        peak = jnp.maximum(sum_.peak, jnp.max(exponent, axis=1))
-        terms = jnp.exp(exponent - peak[:, None])
-        return _Sum(peak, sum_.total * jnp.exp(sum_.peak - peak) + terms @ ones), terms
-
-    def add_block(sums: tuple[_Sum, _Sum], block: tuple[Array, ...]) -> tuple[tuple[_Sum, _Sum], None]:
-        (a, b), norm_j = distances(block), block[2]
-
-        def at_timestep(_: None, inputs: tuple) -> tuple[None, tuple[_Sum, _Sum]]:
-            k, near, own_term, first, second = inputs
-            shift_i, shift_j = k.ratio_n * own_norm, k.ratio_n * norm_j
-
-            # What the two forms share is written in both: if it were passed into the branches, it would be stored.
-            def one_difference() -> tuple[_Sum, _Sum]:
-                under_s, terms = add(first, k.s_a * a + k.s_b * b)
-                ratio = k.ratio_a * a + k.ratio_b * b - shift_j + (shift_i + own_term)[:, None]
-                total = second.total * jnp.exp(second.peak - under_s.peak) + (terms * _expm1_series(ratio)) @ ones
-                return under_s, _Sum(under_s.peak, total)
-
-            def two_sums() -> tuple[_Sum, _Sum]:
-                under_t = k.t_a * a + k.t_b * b - shift_j + shift_i[:, None]
-                return add(first, k.s_a * a + k.s_b * b)[0], add(second, under_t)[0]
-
-            return None, jax.lax.cond(near, one_difference, two_sums)
-
-        _, sums = jax.lax.scan(at_timestep, None, (c, near, own_term, *sums))
-        return sums, None
-
-    nothing = _Sum(jnp.full_like(own_term, -jnp.inf if leave_one_out else 0.0), jnp.zeros_like(own_term))
-    (first, second), _ = jax.lax.scan(add_block, (nothing, nothing), blocks)
+def estimate(sums: Sums, samples: Samples, terms: Terms, moments: Moments, leave_one_out: bool) -> RelativeEntropy:
+    """The means over the samples, from sums over all components."""
+    (first, second), near, own_term = sums, terms.near[:, None], terms.own
 
     # log r at each sample, for the other components alone and for all of them; the exponents of the own one are 0.
     log_first = first.peak + jnp.log(first.total)
-    log_second = second.peak + jnp.log(jnp.where(near[:, None], 1.0, second.total))
-    others_excess = jnp.where(near[:, None], second.total / jnp.maximum(first.total, 1e-30), 0.0)  # r - 1, near form
+    log_second = second.peak + jnp.log(jnp.where(near, 1.0, second.total))
+    others_excess = jnp.where(near, second.total / jnp.maximum(first.total, 1e-30), 0.0)  # r - 1, near form
     own_excess = jnp.expm1(jnp.minimum(own_term, 1.0))
     near_excess = jax.nn.sigmoid(log_first) * others_excess + jax.nn.sigmoid(-log_first) * own_excess
     far_log_ratio = jax.nn.softplus(log_second) - jax.nn.softplus(log_first) + own_term
-    log_ratio = jnp.where(near[:, None], jnp.log1p(near_excess), far_log_ratio)
-    excess = jnp.where(near[:, None], near_excess, jnp.expm1(jnp.minimum(far_log_ratio, 80.0)))
+    log_ratio = jnp.where(near, jnp.log1p(near_excess), far_log_ratio)
+    excess = jnp.where(near, near_excess, jnp.expm1(jnp.minimum(far_log_ratio, 80.0)))
     tamed = _excess_minus_log1p(excess, log_ratio)
     if leave_one_out:
-        others = jnp.where(near[:, None], jnp.log1p(others_excess), log_second - log_first + own_term)
+        others = jnp.where(near, jnp.log1p(others_excess), log_second - log_first + own_term)
         log_ratio, tamed = others, tamed + (log_ratio - others)
 
-    controls = jnp.stack([eps_norm - dim, own_eps + mean_eps, own_norm - mean_norm], axis=1)
+    controls = jnp.stack(
+        [
+            samples.eps_norm - samples.eps.shape[1],
+            samples.own_eps + samples.mean_eps,
+            samples.own_norm - moments.norm,
+        ],
+        axis=1,
+    )
     regress = functools.partial(control_variates.regress, controls=controls)
     balance = regress(excess)
-    use_excess = (upper_bound < EXCESS_SEEN) & (jnp.abs(balance.value) <= 4.0 * balance.standard_error)
+    use_excess = (terms.upper_bound < EXCESS_SEEN) & (jnp.abs(balance.value) <= 4.0 * balance.standard_error)
     further, plain = control_variates.regress_further(regress(tamed), balance), regress(-log_ratio)
     return RelativeEntropy(
         value=jnp.where(use_excess, further.value, plain.value),
         standard_error=jnp.where(use_excess, further.standard_error, plain.standard_error),
-        upper_bound=upper_bound,
+        upper_bound=terms.upper_bound,
     )
 
 
@@ -251,25 +201,8 @@ def _check(data: Array, num_samples: int) -> None:
             raise ValueError("data are constant: all points are the same, so there is nothing to measure")
 
 
-def _expm1_series(x: Array) -> Array:
-    """Computes expm1(x) for |x| <= EXPM1_LIMIT to float32 rounding, from its series at x / 2, faster than jnp.expm1."""
-    x = jnp.clip(x, -EXPM1_LIMIT, EXPM1_LIMIT) / 2  # terms outside the limit have no weight where this is used
-    result = jnp.full_like(x, 1 / 40320)
-    for factor in (1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0):
-        result = result * x + factor
-    result = result * x
-    return result * (result + 2.0)  # expm1(2 x) = expm1(x) (expm1(x) + 2)
-
-
 def _excess_minus_log1p(excess: Array, log_ratio: Array) -> Array:
     """Computes (r - 1) - log r from r - 1 and log r, by a series where they nearly cancel."""
     x = jnp.clip(excess, -0.05, 0.05)
     series = x**2 * (1 / 2 - x * (1 / 3 - x * (1 / 4 - x * (1 / 5 - x / 6))))
     return jnp.where(jnp.abs(excess) < 0.05, series, excess - log_ratio)
-
-
-class _Sum(NamedTuple):
-    """A sum of exponentials that neither overflows nor underflows: total x exp(peak)."""
-
-    peak: Array
-    total: Array

@@ -5,7 +5,7 @@ from typing import Any
 
 from diffcurr import lazy
 
-JOBS = ("train", "sample", "evaluate", "analyze", "features", "compare", "plan")  # modules of this package
+JOBS = ("train", "sample", "evaluate", "analyze", "features", "compare", "plan", "encode")  # modules of this package
 
 __getattr__ = lazy.modules_of(__name__)
 

@@ -1,7 +1,8 @@
 """How hard each noise level of the data is, before training: `python -m diffcurr.main --config=... --job=analyze`"""
 
 import dataclasses
-import functools
+import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,54 +16,78 @@ from diffcurr import experiment as experiment_lib
 from diffcurr.batch import Batch
 from diffcurr.config import flatten
 from diffcurr.curriculum import clusters
+from diffcurr.difficulty import analyzed, cost, curve
 from diffcurr.difficulty import convergence as convergence_lib
-from diffcurr.difficulty import curve
+from diffcurr.difficulty.analyzed import Data
 from diffcurr.difficulty.convergence import Convergence
-from diffcurr.difficulty.relative_entropy import RelativeEntropy, gaussian_relative_entropy
+from diffcurr.difficulty.relative_entropy import RelativeEntropy
 from diffcurr.errors import UserError, concerning
 from diffcurr.experiment import Experiment
+from diffcurr.planning.chips import GPUS, TPUS
 from diffcurr.reporting import difficulty as report
 from diffcurr.reporting import figures
-from diffcurr.reporting.progress import Countdown, Line
+from diffcurr.reporting.progress import Countdown, Line, duration
+from diffcurr.training import distributed
 from diffcurr.training.state import split_network
 from diffcurr.training.workdir import cannot_be_written, check_config
 
+IMAGENET = 1_281_167  # images of its training split
+CHIPS = {"16 v5e chips": (TPUS["v5e"], 16), "8 H100": (GPUS["h100"], 8)}
+
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> int:
-    """Writes relative_entropy.npz and .png, convergence.npz and .png, and report.md. Returns the exit code."""
-    experiment, workdir, line = experiment_lib.from_config(config), epath.Path(workdir), Line()
+    """Writes relative_entropy.npz and .png, convergence.npz and .png, and report.md. Returns the exit code.
+
+    All processes measure together; process 0 writes files and logs.
+    """
+    primary = distributed.is_primary()
+    experiment, workdir, line = experiment_lib.from_config(config), epath.Path(workdir), Line(silent=not primary)
     config = experiment.config
     check_config(workdir, config)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_be_written(workdir, error) from error
-    countdown = functools.partial(Countdown, line)
-    data = curve.load_data(experiment, line.say)
+    if primary:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_be_written(workdir, error) from error
+    data = analyzed.load_data(experiment, line.say)
 
     ################################################## relative entropy of consecutive marginals
-    known = curve.load(workdir, experiment)
-    if known is None:
-        mixture = curve.measure(experiment, data, countdown)
-    else:
-        line.say(f"{workdir / curve.FILE} holds the relative entropy of these data already")
-        mixture = RelativeEntropy(*(known[name] for name in RelativeEntropy._fields))
-    left_out = curve.measure(experiment, data, countdown, leave_one_out=True)
-    gaussian = _gaussian(experiment, data, line)
-    edges = _suggested_edges(experiment, mixture)
-    arrays = mixture._asdict() | {"gaussian": gaussian}
-    arrays |= {f"leave_one_out_{name}": part for name, part in left_out._asdict().items() if name != "upper_bound"}
-    arrays |= {f"edges_{name.replace(' ', '_')}": positions for name, positions in edges.items()}
-    curve.save(workdir, experiment, arrays)
-    u = curve.levels(experiment).u[1:]
-    figures.save_figure(
-        workdir / "relative_entropy.png", figures.draw_relative_entropy(u, mixture, left_out, gaussian, edges)
-    )
+    clock = Clock()
 
-    ############################################### convergence of networks on one interval each
+    def countdown(what: str, unit: str) -> Callable[[int, int], None]:
+        show = Countdown(line, what, unit)
+        return clock.around(show) if unit == curve.UNIT else show
+
+    mixture = curve.known(workdir, experiment)
+    if mixture is not None:
+        line.say(f"{workdir / curve.FILE} holds the relative entropy of these data already")
+    surveyed = curve.look(experiment, data, countdown, covariance=True)
+    wanted = (True,) if mixture is not None else (False, True)
+    measured = curve.measure_each(experiment, data, countdown, wanted, surveyed)
+    mixture, left_out = measured[0] if mixture is None else mixture, measured[-1]
+    line.say(_pace(clock))
+    line.say(_at_scale(experiment, clock, len(surveyed.mean)))
+
     intervals = clusters.uniform(config.analysis.convergence.intervals)
     share = config.analysis.convergence.share
-    converged = _convergence(experiment, data, intervals, line)
+    if primary:
+        line.say(f"Gaussian of the same mean and covariance, {len(surveyed.mean):,} dimensions")
+        gaussian = curve.gaussian(experiment, surveyed)
+        edges = _suggested_edges(experiment, mixture)
+        arrays = mixture._asdict() | {"gaussian": gaussian}
+        arrays |= {f"leave_one_out_{name}": part for name, part in left_out._asdict().items() if name != "upper_bound"}
+        arrays |= {f"edges_{name.replace(' ', '_')}": positions for name, positions in edges.items()}
+        curve.save(workdir, experiment, arrays)
+        u = curve.levels(experiment).u[1:]
+        figures.save_figure(
+            workdir / "relative_entropy.png", figures.draw_relative_entropy(u, mixture, left_out, gaussian, edges)
+        )
+
+    ############################################### convergence of networks on one interval each
+    # Every process trains all networks on its own: none waits for another.
+    converged = _convergence(experiment, data.examples, intervals, line)
+    if not primary:
+        return 0
     with atomic_file.replacing(workdir / "convergence.npz") as path:
         np.savez_compressed(path, edges=intervals, **converged._asdict())
     figures.save_figure(workdir / "convergence.png", figures.draw_convergence(converged, intervals, share))
@@ -72,7 +97,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         [
             f"# How hard is each noise level of {config.dataset.name}?",
             "",
-            _conditions(experiment, len(data.x)),
+            _conditions(experiment, data),
             "",
             "## Which noise levels are learned sooner",
             "",
@@ -86,6 +111,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
             "",
             "![The curves and the clusters that they suggest](relative_entropy.png)",
             "",
+            _pace(clock),
+            "",
         ]
     )
     with atomic_file.replacing(workdir / "report.md") as path:
@@ -94,15 +121,40 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     return 0
 
 
-def _gaussian(experiment: Experiment, data: Batch, line: Line) -> np.ndarray:
-    """The curve of a Gaussian with the data's mean and covariance."""
-    x = data.x.reshape(len(data.x), -1).astype(np.float64)
-    line.say(f"Gaussian of the same mean and covariance, {x.shape[1]:,} dimensions")
-    mean = x.mean(axis=0)
-    eigenvalues, vectors = np.linalg.eigh(np.cov(x.T, ddof=0))
-    _, alphas, sigmas = curve.levels(experiment)
-    # A covariance has no negative eigenvalue but by rounding.
-    return gaussian_relative_entropy(np.maximum(eigenvalues, 0.0), alphas, sigmas, mean @ vectors)
+class Clock:
+    """Measures the rate of a countdown, from its first call on, so that compiling does not count."""
+
+    rate = 0.0
+
+    def around(self, show: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """`show`, measured: `rate` is in its parts a second, 0 where there was one part."""
+        first: list[tuple[float, int]] = []
+
+        def measured(done: int, total: int) -> None:
+            first.append((time.perf_counter(), done))
+            (began, already), (now, _) = first[0], first[-1]
+            self.rate = (done - already) / (now - began) if done > already else 0.0
+            show(done, total)
+
+        return measured
+
+
+def _pace(clock: Clock) -> str:
+    """The rate at which the curves were measured; empty where there was too little to tell."""
+    where = f"{jax.device_count()} {jax.default_backend()} device(s) in {jax.process_count()} process(es)"
+    return f"Measured at {clock.rate:.3g} {curve.UNIT} a second ({where})." if clock.rate else ""
+
+
+def _at_scale(experiment: Experiment, clock: Clock, dimension: int) -> str:
+    """What one curve of as many images as ImageNet has would take, at this rate and at least."""
+    samples, levels = experiment.config.analysis.samples, experiment.process.num_levels
+    needed = cost.work(IMAGENET, dimension, samples, levels)
+    takes = [f"{duration(needed.pairs / clock.rate)} at this rate"] if clock.rate else []
+    for name, (chip, number) in CHIPS.items():
+        near, far = cost.bound(needed, chip.flops, chip.bandwidth, number)
+        takes.append(f"at least {near:.2g} s on {name} (bound; {far:.2g} s if distances are read at each level)")
+    size = f"{IMAGENET:,} images of {dimension:,} dimensions, {samples:,} samples, {levels:,} noise levels"
+    return f"one curve of {size}: {', '.join(takes)}"
 
 
 def _suggested_edges(experiment: Experiment, mixture: RelativeEntropy) -> dict[str, np.ndarray]:
@@ -138,7 +190,7 @@ def _convergence(experiment: Experiment, data: Batch, intervals: np.ndarray, lin
             raise UserError(f"{error} (optimizer.learning_rate = {config.optimizer.learning_rate})") from error
 
 
-def _conditions(experiment: Experiment, images: int) -> str:
+def _conditions(experiment: Experiment, data: Data) -> str:
     config = experiment.config
     process, network = (
         ", ".join(f"{key.removesuffix('.name')} {value}" for key, value in flatten(section).items() if key != "name")
@@ -146,7 +198,7 @@ def _conditions(experiment: Experiment, images: int) -> str:
     )
     settings = config.analysis.convergence
     return (
-        f"Data: {images:,} images of {'x'.join(map(str, experiment.dataset.shape))}, split "
+        f"Data: {data.number:,} images of {'x'.join(map(str, experiment.dataset.shape))}, split "
         f"`{config.dataset.split}`, in [-1, 1]. Process: {config.process.name} ({process}). Relative entropy: "
         f"{config.analysis.samples:,} samples. Convergence: {config.network.name} ({network}), batches of "
         f"{settings.batch_size}, {config.optimizer.name} at {config.optimizer.learning_rate:g}. "

@@ -147,7 +147,9 @@ def plan_runs(config: ConfigDict, workdir: epath.Path) -> list[Run]:
                     raise UserError(f"compare.arms.{arm}: {key} is the same for all arms")
             if seed == config.seed:
                 try:
-                    experiment_lib.from_config(changed).find_features()
+                    experiment = experiment_lib.from_config(changed)
+                    experiment.require_denoiser("--job=compare compares")
+                    experiment.find_features()
                 except UserError as error:
                     raise UserError(f"compare.arms.{arm}: {error}") from error
             runs.append(Run(arm, seed, changed, workdir / arm / f"{seed:02d}"))

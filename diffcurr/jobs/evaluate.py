@@ -10,6 +10,7 @@ from diffcurr.metrics import evaluation
 from diffcurr.reporting import figures
 from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.run import open_run
+from diffcurr.training import distributed
 
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> int:
@@ -21,25 +22,33 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     opened, workdir = open_run(config, workdir), epath.Path(workdir)
     experiment, config, step = opened.experiment, opened.config, opened.step
     evaluator = experiment.evaluator(config.evaluation.samples)
-    images, measured = evaluator(opened.params, Countdown(Line(), f"step {step}", "samples"))
+    primary = distributed.is_primary()
+    images, measured = evaluator(opened.params, Countdown(Line(silent=not primary), f"step {step}", "samples"))
+    if not primary:
+        return 0
     known = {
         "dataset": config.dataset.name,
         "split": config.dataset.split,
+        "reference": evaluator.reference,
         "features": evaluator.features.name,
         "sampling": {
             "solver": config.sampling.solver.name,
             "steps": config.sampling.steps,
             "guidance": config.sampling.guidance,
+            "samples": evaluator.number,
+            "seed": config.seed,
+            "dtype": config.dtype,
         },
         "step": step,
     }
     with atomic_file.replacing(workdir / "evaluation.json") as path:
         path.write_text(json.dumps(known | measured, indent=2, allow_nan=False) + "\n")
-    columns, alpha = experiment.conditioning.columns, experiment.dataset.has_alpha
+    columns, alpha = experiment.conditioning.columns, experiment.has_alpha
     figures.save_grid(workdir / "evaluation.png", images[:100], columns, alpha=alpha)
+    against = config.evaluation.reference or f"{evaluator.reference_number:,} of {config.dataset.name}"
     print(
-        f"step {step}, {evaluator.number:,} samples against {evaluator.reference_number:,} of "
-        f"{config.dataset.name}, {known['features']}: {evaluation.describe(measured)}"
+        f"step {step}, {evaluator.number:,} samples against {against}, {known['features']}: "
+        f"{evaluation.describe(measured)}"
     )
     print(f"wrote {workdir / 'evaluation.json'} and {workdir / 'evaluation.png'}")
     return 0

@@ -72,6 +72,7 @@ def planned_step(config: ConfigDict, devices: Sequence[jax.Device], changes: Map
     if config_lib.needs_curve(config):  # the program is the same: the edges are constants of one shape
         config = config_lib.changed(config, {"curriculum": {"clustering": "uniform"}})
     experiment = experiment_lib.from_config(config, devices)
+    experiment.require_denoiser("--job=plan plans")
     step, state, condition = experiment.compiled, experiment.compiled.abstract_state, experiment.conditioning.spec()
 
     def examples(number: int, shape: tuple[int, ...], make: Any) -> Batch:
@@ -85,6 +86,6 @@ def planned_step(config: ConfigDict, devices: Sequence[jax.Device], changes: Map
 
     make = functools.partial(jax.ShapeDtypeStruct, sharding=step.batch_sharding)
     batch = examples(config.batch_size, experiment.dataset.shape, make)  # as it is read; the step encodes it
-    first = jax.eval_shape(step.initial_weights, state)
+    first = jax.eval_shape(step.initial_carry, state)
     weights = [first, jax.eval_shape(step.step, state, batch, first)[1]]
     return PlannedStep(config, experiment.mesh, step.step, state, batch, weights, example_loss)

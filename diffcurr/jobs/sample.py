@@ -12,6 +12,7 @@ from diffcurr.errors import concerning
 from diffcurr.reporting import figures
 from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.run import open_run
+from diffcurr.training import distributed
 
 
 def run(
@@ -33,7 +34,7 @@ def run(
     """
     with concerning("--job=sample"):
         ranges.check({"seed": ranges.Seed | None}, {"seed": seed})
-    opened = open_run(config, workdir)
+    opened, primary = open_run(config, workdir), distributed.is_primary()
     out = epath.Path(workdir if out is None else out).expanduser()
     experiment, number = opened.experiment, opened.config.sampling.samples
     with concerning("--class"):
@@ -43,8 +44,10 @@ def run(
         experiment.sample_key(seed),
         condition,
         number,
-        Countdown(Line(), f"step {opened.step}", "samples"),
+        Countdown(Line(silent=not primary), f"step {opened.step}", "samples"),
     )
+    if not primary:
+        return 0
     out.mkdir(parents=True, exist_ok=True)
     with atomic_file.replacing(out / "samples.npz") as temporary:
         arrays: dict[str, Any] = {"images": images, "step": opened.step}
@@ -52,6 +55,6 @@ def run(
         arrays |= {"labels" if name == "label" else name: values for name, values in condition.items()}
         np.savez_compressed(temporary, **arrays)
     columns = experiment.conditioning.columns if classes is None else 0
-    figures.save_grid(out / "samples.png", images[:100], columns, alpha=experiment.dataset.has_alpha)
+    figures.save_grid(out / "samples.png", images[:100], columns, alpha=experiment.has_alpha)
     print(f"wrote {out / 'samples.npz'} and {out / 'samples.png'}")
     return 0

@@ -25,9 +25,8 @@ from diffcurr.reporting.writers import EVALUATIONS, Discard, MetricWriter, read_
 from diffcurr.training import distributed, memory
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.loop import Loop
-from diffcurr.training.step import Metrics
 from diffcurr.training.termination import Termination
-from diffcurr.training.window import CurriculumWindow, from_plain, to_plain
+from diffcurr.training.window import from_plain, to_plain
 from diffcurr.training.workdir import DATA, Workdir
 
 UNLOGGED = 1000  # steps after which the loss is read in a run that logs nothing
@@ -75,7 +74,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, allow_change: Sequence[str]
 def _train(
     experiment: Experiment, source: Source, folder: Workdir, checkpoints: Checkpoints, termination: Termination
 ) -> int:
-    config, rule, workdir = experiment.config, experiment.rule, folder.path
+    config, task, workdir = experiment.config, experiment.task, folder.path
     primary = distributed.is_primary()
     progress = Progress(config.steps, silent=not primary)
 
@@ -94,7 +93,7 @@ def _train(
             f"or start another run with --workdir"
         )
     # Whatever can fail is done before anything is written.
-    evaluator = experiment.evaluator(config.evaluation.training_samples) if config.evaluate_every else None
+    evaluate = task.evaluator(experiment, config.evaluation.training_samples) if config.evaluate_every else None
     # The clusters stay those of the checkpoint, unless what they follow from was allowed to change since.
     cut_again = restored and any(key.startswith(CUT_BY) for key in config_lib.differences(restored.config, config))
     experiment = experiment.with_clusters(workdir, Line(), saved=None if cut_again else saved.get("edges"))
@@ -118,19 +117,17 @@ def _train(
     else:
         progress.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
     progress.say(
-        f"{config.dataset.name}: {len(source):,} images; {_describe(experiment)}; "
+        f"{config.dataset.name}: {len(source):,} images; {task.describe(experiment)}; "
         f"{experiment.mesh.size} {jax.devices()[0].platform} device(s); writing to {workdir}"
     )
 
     ################################################################ the loop
-    number = config.sampling.samples
-    condition, sample_key = experiment.conditioning.chosen(number), experiment.sample_key()
     writer = MetricWriter(workdir, step, folder.check) if primary else Discard()
-    save_grid = functools.partial(reporting.figures.save_grid, alpha=experiment.dataset.has_alpha)
-    new_window = functools.partial(CurriculumWindow, batch_size=config.batch_size, num_stages=rule.num_stages)
-    earlier = from_plain(Metrics, saved.get("window", {})) if config.log_every else []
-    weights = compiled.initial_weights(state)
-    loop = Loop(compiled.step, state, weights, batches, compiled.batch_sharding, new_window, step, earlier)
+    save_grid = functools.partial(reporting.figures.save_grid, alpha=experiment.has_alpha)
+    new_window = functools.partial(task.window, experiment)
+    earlier = from_plain(task.metrics, saved.get("window", {})) if config.log_every else []
+    carry = compiled.initial_carry(state)
+    loop = Loop(compiled.step, state, carry, batches, compiled.batch_sharding, new_window, step, earlier)
     del state, restored  # the loop's from here on: each step donates the state
     loss: float | None = None  # of the last window, if comparable between checkpoints
 
@@ -139,7 +136,7 @@ def _train(
         if summary is None:
             return
         folder.check()
-        loss = summary["loss"] if summary["stage"] == summary["num_stages"] else None
+        loss = summary["loss"] if summary.get("stage") == summary.get("num_stages") else None
         if config.log_every:
             at = summary.pop("step")
             writer.write(at, summary)
@@ -153,28 +150,30 @@ def _train(
         if loop.number == config.steps:
             report(loop.close_rest())
         window = to_plain(pending) if config.log_every else {}
-        position = {"edges": list(experiment.step_config.edges), "window": window}
+        position = task.position(experiment) | {"window": window}
         with contextlib.nullcontext() if checkpoints.proven else loop.clock.paused():  # the first is read back
             checkpoints.save(loop.number, loop.state, batches.get_state(), config_lib.to_json(config), loss, position)
         termination.saved = loop.number
+        with jax.transfer_guard("allow"):
+            task.export(experiment, loop.state, workdir)
         if primary:
             folder.note_saved(loop.number)
 
-    def look(sample: bool, evaluate: bool) -> None:
+    def look(sample: bool, measure: bool) -> None:
         """Draws and measures samples; the steps still under way are not counted as time for it."""
         if sample:
             jax.block_until_ready(loop.state)
-            with loop.clock.paused():
-                images = experiment.sampler.draw(loop.state.ema, sample_key, condition, number)
+            with loop.clock.paused(), jax.transfer_guard("allow"):
+                images = task.drawn(experiment, loop.state)
             folder.check()
             if primary:
                 (workdir / "samples").mkdir(exist_ok=True)
-            writer.submit(save_grid, _grid(workdir, loop.number), images, experiment.conditioning.columns)
-            writer.submit(_draw_curriculum, workdir, experiment)
-        if evaluate and evaluator:
+            writer.submit(save_grid, _grid(workdir, loop.number), images, task.columns(experiment))
+            writer.submit(task.save_figures, experiment, workdir)
+        if measure and evaluate:
             jax.block_until_ready(loop.state)
-            with loop.clock.paused():
-                _, measured = evaluator(loop.state.ema)
+            with loop.clock.paused(), jax.transfer_guard("allow"):
+                measured = evaluate(loop.state)
             progress.say(f"step {loop.number}: {evaluation.describe(measured)}")
             writer.write(loop.number, evaluation.flat(measured), EVALUATIONS)
 
@@ -212,7 +211,7 @@ def _train(
                     ) from unreadable
                 look(*_due_at(config, step))
     finally:
-        writer.submit(_draw_curriculum, workdir, experiment)
+        writer.submit(task.save_figures, experiment, workdir)
         writer.close()
     if step < config.steps:
         number = termination.requested or signal.SIGTERM  # of another process
@@ -220,14 +219,6 @@ def _train(
         return 128 + number
     progress.say(f"finished {step} steps: see {workdir}")
     return 0
-
-
-def _describe(experiment: Experiment) -> str:
-    """The curriculum in a few words."""
-    settings, rule = experiment.config.curriculum, experiment.rule
-    if rule.num_stages == 1:
-        return f"rule {settings.name}"
-    return f"{rule.num_stages} stages of {settings.get('order', settings.name)}"
 
 
 def _due_at(config: ConfigDict, step: int) -> tuple[bool, bool]:
@@ -256,8 +247,4 @@ def _draw_data(workdir: epath.Path, experiment: Experiment, dataset: grain.MapDa
     if not (workdir / DATA_PICTURE).exists():
         batch = jax.tree.map(lambda x: x[:SHOWN], dataset[0])
         images = experiment.as_trained(batch)
-        reporting.figures.save_grid(workdir / DATA_PICTURE, images, alpha=experiment.dataset.has_alpha)
-
-
-def _draw_curriculum(workdir: epath.Path, experiment: Experiment) -> None:
-    reporting.figures.save_curriculum(workdir / "curriculum.png", read_rows(workdir), experiment.step_config.edges)
+        reporting.figures.save_grid(workdir / DATA_PICTURE, images, alpha=experiment.has_alpha)

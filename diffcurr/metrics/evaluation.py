@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import scipy  # loads its modules when they are named
@@ -11,7 +11,10 @@ from annotated_types import Interval
 from jaxtyping import Float
 
 from diffcurr import ranges
+from diffcurr.errors import concerning
 from diffcurr.metrics import frechet
+from diffcurr.metrics.frechet import Statistics
+from diffcurr.metrics.inception_score import inception_score
 from diffcurr.metrics.kernel_distance import kernel_distance
 from diffcurr.metrics.precision_recall import precision_recall
 from diffcurr.parts import Several
@@ -26,7 +29,15 @@ Measure = Callable[[Float[np.ndarray, "generated feature"]], Measured]
 
 
 class Metric(ranges.Checked, abc.ABC):
-    """Compares the features of generated examples with those of real ones."""
+    """Compares the features of generated examples with those of real ones.
+
+    Class attributes:
+      kind: the kind of features that it looks at (`metrics.features.Features.kinds`).
+      real: whether it needs real examples, or their statistics, at all.
+    """
+
+    kind: ClassVar[str] = "pool"
+    real: ClassVar[bool] = True
 
     @abc.abstractmethod
     def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
@@ -46,7 +57,24 @@ class FrechetDistance(Metric):
       resamples: bootstrap resamples of the interval.
     """
 
+    name: ClassVar[str] = "frechet_distance"
+
     resamples: Annotated[int, Interval(ge=2, le=10**6)] = 200  # an interval needs two
+
+    def beside(self, reference: Statistics) -> Measure:
+        """The measure of generated examples beside published statistics of real ones."""
+        return lambda generated: self._measured(generated, reference, {}, 0)
+
+    def _measured(
+        self,
+        generated: Float[np.ndarray, "generated feature"],
+        reference: Statistics,
+        known: Mapping[str, float],
+        seed: int,
+    ) -> Measured:
+        found = frechet.distance_interval(generated, reference, resamples=self.resamples, seed=seed)
+        value, low, high = map(float, found)
+        return {self.name: {"value": value, "low": low, "high": high, **known, "examples": len(generated)}}
 
     def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
         if len(real) < 4:
@@ -54,10 +82,37 @@ class FrechetDistance(Metric):
         reference, known = frechet.statistics(real), levels(real, number)
 
         def measure(generated: Float[np.ndarray, "generated feature"]) -> Measured:
-            found = frechet.distance_interval(generated, reference, resamples=self.resamples, seed=seed)
-            value, low, high = map(float, found)
-            numbers = {"examples": len(generated), "reference_examples": len(real)}
-            return {"frechet_distance": {"value": value, "low": low, "high": high} | known | numbers}
+            found = self._measured(generated, reference, known, seed)
+            return {self.name: found[self.name] | {"reference_examples": len(real)}}
+
+        return measure
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpatialFrechetDistance(FrechetDistance):
+    """The Fréchet distance in spatial features of Inception: ADM's sFID (Nash et al. 2021)."""
+
+    kind = "spatial"
+    name = "spatial_frechet_distance"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InceptionScore(Metric):
+    """The Inception score (Salimans et al. 2016), which looks at no real image.
+
+    Attributes:
+      part: samples over which it is computed; the mean over all such parts counts.
+    """
+
+    kind = "probabilities"
+    real = False
+
+    part: ranges.Size = 5000
+
+    def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
+        def measure(generated: Float[np.ndarray, "generated feature"]) -> Measured:
+            score = inception_score(generated, self.part)
+            return {"inception_score": {"value": score.value, "examples": score.examples, "parts": score.parts}}
 
         return measure
 
@@ -102,34 +157,93 @@ class KernelDistance(PairMetric):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrecisionRecall(PairMetric):
-    """Precision and recall (Kynkaanniemi et al. 2019)."""
+    """Precision and recall (Kynkaanniemi et al. 2019).
+
+    Attributes:
+      all_pairs: compare all real with all generated examples, as ADM's evaluator does, and not `pairs` of each.
+    """
+
+    all_pairs: bool = False
+
+    def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
+        if not self.all_pairs:
+            return super().against(real, number, seed)
+
+        def measure(generated: Float[np.ndarray, "generated feature"]) -> Measured:
+            numbers = {"examples": len(generated), "reference_examples": len(real)}
+            return {name: values | numbers for name, values in self.compared(real, generated).items()}
+
+        return measure
 
     def compared(
-        self, real: Float[np.ndarray, "n feature"], generated: Float[np.ndarray, "n feature"]
+        self, real: Float[np.ndarray, "real feature"], generated: Float[np.ndarray, "generated feature"]
     ) -> dict[str, dict[str, float]]:
         shares = precision_recall(real, generated)
         return {"precision": {"value": shares.precision}, "recall": {"value": shares.recall}}
 
 
 METRICS: dict[str, type[Metric]] = Several(
-    frechet_distance=FrechetDistance, kernel_distance=KernelDistance, precision_recall=PrecisionRecall
+    frechet_distance=FrechetDistance,
+    kernel_distance=KernelDistance,
+    precision_recall=PrecisionRecall,
+    spatial_frechet_distance=SpatialFrechetDistance,
+    inception_score=InceptionScore,
 )
 """Name in `evaluation.metrics` of a config -> the class."""
 
 
+WHOLE: Mapping[str, slice] = {"pool": slice(None)}
+
+
 def measure(
-    metrics: Mapping[str, Metric], real: Float[np.ndarray, "real feature"], number: int, seed: int = 0
+    metrics: Mapping[str, Metric],
+    real: Float[np.ndarray, "real feature"] | None,
+    number: int,
+    seed: int = 0,
+    *,
+    kinds: Mapping[str, slice] = WHOLE,
+    published: Mapping[str, Statistics] | None = None,
 ) -> Measure:
-    """All of the metrics as one measure."""
-    measures = [metric.against(real, number, seed) for metric in metrics.values()]
+    """All of the metrics as one measure.
+
+    Args:
+      real: features of real examples; None where there are only statistics of them.
+      number: of generated examples.
+      kinds: which features are of which kind.
+      published: statistics of real examples by kind, which come before `real`.
+
+    Raises:
+      UserError: if a metric needs what is not there.
+    """
+    measures = []
+    for name, metric in metrics.items():
+        with concerning(f"evaluation.metrics.{name}"):
+            measures.append((kinds[metric.kind], _one_measure(metric, real, number, seed, kinds, published or {})))
 
     def all_of_them(generated: Float[np.ndarray, "generated feature"]) -> Measured:
         found: Measured = {}
-        for one in measures:
-            found |= one(generated)
+        for columns, one in measures:
+            found |= one(generated[:, columns])
         return found
 
     return all_of_them
+
+
+def _one_measure(
+    metric: Metric,
+    real: Float[np.ndarray, "real feature"] | None,
+    number: int,
+    seed: int,
+    kinds: Mapping[str, slice],
+    published: Mapping[str, Statistics],
+) -> Measure:
+    if isinstance(metric, FrechetDistance) and metric.kind in published:
+        return metric.beside(published[metric.kind])
+    if not metric.real:
+        return metric.against(np.zeros((0, 0), np.float32), number, seed)
+    if real is None:
+        raise ValueError(f"needs pictures, or statistics of {metric.kind} features, which the reference lacks")
+    return metric.against(real[:, kinds[metric.kind]], number, seed)
 
 
 def levels(real: Float[np.ndarray, "real feature"], number: int) -> dict[str, float]:

@@ -3,25 +3,32 @@
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from diffcurr import atomic_file
 from diffcurr.errors import UserError, concerning, first_line
+from diffcurr.metrics import pipelines
 from diffcurr.pretrained import arrays as arrays_lib
-from diffcurr.pretrained import classifier, inception
+from diffcurr.pretrained import classifier, dinov2, inception
 
 BATCH = 128
 INCEPTION_BATCH = 32  # smaller than a classifier's: images are enlarged to 299x299
+MOST_BYTES = 2**33  # the largest DINOv2 has 4.5 GB
 SHIPPED = epath.Path(__file__).parents[1] / "pretrained" / "weights"
+
+
+POOL = {"pool": slice(None)}
+DATA = "data"  # the pipeline that rounds samples to the grid of the data's own pixels
 
 
 class Features(NamedTuple):
@@ -29,11 +36,13 @@ class Features(NamedTuple):
 
     Attributes:
       name: its name in reports, with the first digits of the hash of its weights.
-      width: number of features.
+      width: number of features, of all kinds.
       shape: (side, channels) of the images it is for; None for grey or coloured ones of any size.
       facts: how it was trained, as its file says.
       forward: images [b, H, W, C] in [-1, 1] -> features [b, width], compiled.
       batch: images at a time.
+      kinds: which of the features are of which kind: `pool`, and of Inception `spatial` and `probabilities`.
+      pipeline: the way of samples to the network, such as "edm"; "data" for the grid of the data's own pixels.
     """
 
     name: str
@@ -42,6 +51,8 @@ class Features(NamedTuple):
     facts: dict[str, str]
     forward: Callable[[np.ndarray], Array]
     batch: int
+    kinds: dict[str, slice] = POOL
+    pipeline: str = DATA
 
     def check(self, side: int, channels: int) -> None:
         """
@@ -53,28 +64,67 @@ class Features(NamedTuple):
         if channels not in (1, 3):
             raise ValueError(f"{self.name}: is for pictures, grey or coloured, not for {channels} channels")
 
+    def shown(
+        self,
+        images: Float[np.ndarray, "n height width channel"],
+        on_grid: Callable[[np.ndarray], np.ndarray],
+    ) -> Float[np.ndarray, "n height width channel"]:
+        """Samples as the pipeline keeps them in picture files.
+
+        Args:
+          on_grid: puts them on the grid of the data's own pixels.
+        """
+        if self.pipeline == DATA:
+            return on_grid(images)
+        spoilt = ~np.isfinite(images)
+        kept = pipelines.PIPELINES[self.pipeline].shown(np.where(spoilt, 0.0, images).astype(images.dtype))
+        return np.where(spoilt.any(axis=(1, 2, 3), keepdims=True), np.float32(np.nan), kept)
+
+    def look(
+        self, images: Float[np.ndarray, "n height width channel"], devices: Sequence[jax.Device] = ()
+    ) -> Float[np.ndarray, "n feature"]:
+        """Features of images in [-1, 1], float32, whatever they are; `check_finite` says what is wrong with them.
+
+        Args:
+          devices: those of this process to spread the images over; JAX's first if empty.
+        """
+        if not len(images):
+            return np.zeros((0, self.width), np.float32)
+        return _in_batches(self.forward, np.asarray(images, np.float32), self.batch, devices)
+
+    def check_finite(self, spoilt: int, found: Float[np.ndarray, "n feature"]) -> None:
+        """
+        Args:
+          spoilt: how many of the images hold pixels that are not finite.
+          found: what `look` makes of them.
+
+        Raises:
+          UserError: if pixels, or what the network makes of them, are NaN or infinite.
+        """
+        if spoilt:
+            raise UserError(
+                f"{spoilt} of {len(found)} images hold pixels that are NaN or infinite: where a network drew them, "
+                f"take an earlier checkpoint or train with a lower learning rate; where they are data, mend the files"
+            )
+        if lost := not_finite(found):
+            raise UserError(
+                f"{self.name}: the features of {lost} of {len(found)} images are NaN or infinite: give pixels in "
+                f"[-1, 1], or other features as evaluation.features"
+            )
+
     def extract(self, images: Float[np.ndarray, "n height width channel"]) -> Float[np.ndarray, "n feature"]:
         """Features of images in [-1, 1], float32 and finite.
 
         Raises:
           ValueError: if there are none, or they are of a shape that these features are not for.
-          UserError: if pixels, or what the network makes of them, are NaN or infinite.
+          UserError: see `check_finite`.
         """
         if images.ndim != 4 or not len(images):
             raise ValueError(f"images of shape {images.shape}: give [n, height, width, channel], at least one")
         self.check(images.shape[1], images.shape[3])
         images = np.asarray(images, np.float32)
-        if spoilt := _not_finite(images):
-            raise UserError(
-                f"{spoilt} of {len(images)} images hold pixels that are NaN or infinite: where a network drew them, "
-                f"take an earlier checkpoint or train with a lower learning rate; where they are data, mend the files"
-            )
-        found = _in_batches(self.forward, images, self.batch)
-        if spoilt := _not_finite(found):
-            raise UserError(
-                f"{self.name}: the features of {spoilt} of {len(images)} images are NaN or infinite: give pixels in "
-                f"[-1, 1], or other features as evaluation.features"
-            )
+        found = self.look(images)
+        self.check_finite(not_finite(images), found)
         return found
 
 
@@ -86,15 +136,24 @@ def accuracy(
     return float(np.mean(predicted == labels))
 
 
-def _not_finite(examples: np.ndarray) -> int:
+def not_finite(examples: np.ndarray) -> int:
     """How many of the examples hold a value that is NaN or infinite."""
     return int(np.sum(~np.isfinite(examples).all(axis=tuple(range(1, examples.ndim)))))
 
 
-def _in_batches(function: Callable[[Any], Array], images: np.ndarray, size: int) -> np.ndarray:
-    """function(images), of one compiled shape; what fills the last batch is cut off."""
+def _in_batches(
+    function: Callable[[Any], Array], images: np.ndarray, size: int, devices: Sequence[jax.Device] = ()
+) -> np.ndarray:
+    """function(images), of one compiled shape; what fills the last batch is cut off.
+
+    Args:
+      size: images on each device at a time, at most.
+    """
+    devices = devices or jax.local_devices()[:1]
+    spread = NamedSharding(Mesh(np.array(devices), "images"), PartitionSpec("images"))
+    size = min(size, -(-len(images) // len(devices))) * len(devices)
     padded = np.concatenate([images, np.zeros((-len(images) % size, *images.shape[1:]), images.dtype)])
-    parts = [np.asarray(function(padded[start : start + size])) for start in range(0, len(padded), size)]
+    parts = [np.asarray(function(jax.device_put(padded[i : i + size], spread))) for i in range(0, len(padded), size)]
     return np.concatenate(parts)[: len(images)]
 
 
@@ -112,40 +171,61 @@ def cache_folder() -> epath.Path:
 
 
 def of_reference(
-    features: Features, images: Float[np.ndarray, "n height width channel"], cache: epath.PathLike | None = None
-) -> Float[np.ndarray, "n feature"]:
+    features: Features,
+    read: Callable[[], Iterator[Float[np.ndarray, "b height width channel"]]],
+    number: int,
+    devices: Sequence[jax.Device] = (),
+    cache: epath.PathLike | None = None,
+) -> Float[np.ndarray, "number feature"]:
     """Features of real images, kept in a folder under the hash of what they are made from.
 
     What is kept there is used only if it is whole. Where it is not, or the folder cannot be written, a line on standard
     error says so and the features are computed.
 
     Args:
+      read: the images in [-1, 1] from the first on, batch by batch, each time it is called.
+      number: how many there are.
+      devices: those of this process to compute on; JAX's first if empty.
       cache: the folder; `cache_folder()` if None.
 
     Raises:
-      ValueError, UserError: see `Features.extract`.
+      UserError: see `Features.check_finite`.
     """
-    content = hashlib.sha256(f"{features.name} {images.shape} {images.dtype}".encode())
-    content.update(np.ascontiguousarray(images).data)
-    made_from = content.hexdigest()
+
+    def extracted() -> Float[np.ndarray, "number feature"]:
+        spoilt, found = 0, []
+        for images in read():
+            spoilt += not_finite(images)
+            found.append(features.look(images, devices))
+        whole = np.concatenate(found)
+        features.check_finite(spoilt, whole)
+        return whole
+
     try:
-        path = (cache_folder() if cache is None else epath.Path(cache)) / f"features-{made_from[:16]}.safetensors"
+        folder = cache_folder() if cache is None else epath.Path(cache)
     except OSError as error:
         _say_not_kept(error)
-        return features.extract(images)
+        return extracted()
+    content = None
+    for images in read():
+        content = content or hashlib.sha256(f"{features.name} {(number, *images.shape[1:])} {images.dtype}".encode())
+        content.update(np.ascontiguousarray(images).data)
+    assert content is not None
+    made_from = content.hexdigest()
+    path = folder / f"features-{made_from[:16]}.safetensors"
     if path.exists():
         try:
-            return _kept(path, made_from, (len(images), features.width))
+            return _kept(path, made_from, (number, features.width))
         except UserError as error:
             print(f"WARNING: {error}; the features are computed again", file=sys.stderr, flush=True)
-    extracted = features.extract(images)
+    found = extracted()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file.replacing(path) as temporary:
-            save_file({"features": extracted}, temporary, metadata=_facts(extracted, made_from))
+            save_file({"features": found}, temporary, metadata=_facts(found, made_from))
     except (OSError, SafetensorError) as error:
         _say_not_kept(error)
-    return extracted
+    return found
 
 
 def _say_not_kept(error: Exception) -> None:
@@ -171,14 +251,16 @@ def _kept(path: epath.Path, made_from: str, shape: tuple[int, int]) -> Float[np.
     return found
 
 
-def load(path: epath.PathLike) -> Features:
-    """The features of a classifier's file, or of the Inception network's (docs/inception.md).
+def load(path: epath.PathLike, kinds: Collection[str] = ("pool",), pipeline: str = DATA) -> Features:
+    """The features of a classifier's file, of the Inception network's (docs/inception.md), or of DINOv2's.
 
     Args:
       path: the file, or the name of a data set whose classifier is shipped.
+      kinds: those wanted, see `Features`.
+      pipeline: "data", or for Inception a name in `pipelines.PIPELINES`.
 
     Raises:
-      UserError: if there is no such file, or it holds neither.
+      UserError: if there is no such file, it holds none of them, or they have no such kind.
     """
     path, shipped = epath.Path(path), {one.stem: one for one in sorted(SHIPPED.glob("*.safetensors"))}
     path = shipped.get(str(path), path) if path.is_dir() or not path.exists() else path
@@ -188,13 +270,19 @@ def load(path: epath.PathLike) -> Features:
             f"of the data set; docs/inception.md says how to bring the Inception network. Name the file as "
             f"evaluation.features"
         )
-    arrays, facts = arrays_lib.read(path)
+    arrays, facts = arrays_lib.read(path, MOST_BYTES)
     digest = _digest(arrays)
     with concerning(str(path)):
         if inception.is_inception(arrays):
-            return _of_inception(inception.from_public(arrays), facts, digest)
+            return _of_inception(inception.from_public(arrays), facts, digest, kinds, pipeline)
+        if pipeline != DATA or set(kinds) != {"pool"}:
+            others = ", ".join(sorted(set(kinds) - {"pool"}))
+            what = f"evaluation.pipeline = {pipeline!r}" if pipeline != DATA else f"features of the kind {others}"
+            raise ValueError(f"{what}: is for the Inception network (docs/inception.md), which this is not")
+        if dinov2.is_dinov2(arrays):
+            return _of_dinov2(arrays, facts, digest)
         if "shape" not in facts:
-            raise ValueError("holds neither a classifier of --job=features nor the Inception network")
+            raise ValueError("holds no classifier of --job=features, and neither the Inception network nor DINOv2")
         network = classifier.from_arrays(arrays, facts)
         dataset = facts.get("dataset", "")
         if not (dataset.isprintable() and 0 < len(dataset) <= 100):
@@ -204,12 +292,32 @@ def load(path: epath.PathLike) -> Features:
     return Features(f"{dataset} classifier {digest}", classifier.WIDTH, (side, channels), facts, forward, 512)
 
 
-def _of_inception(network: inception.Inception, facts: dict[str, str], digest: str) -> Features:
-    def look(images: Float[Array, "b height width channel"]) -> Float[Array, "b feature"]:
-        colours = (*images.shape[:3], 3)
-        return network(jnp.broadcast_to(images, colours))
+def _of_inception(
+    network: inception.Inception, facts: dict[str, str], digest: str, kinds: Collection[str], pipeline: str
+) -> Features:
+    resizing = pipelines.PIPELINES[pipeline].resizing if pipeline != DATA else "tensorflow"
 
-    return Features(f"Inception {digest}", inception.WIDTH, None, facts, jax.jit(look), INCEPTION_BATCH)
+    def look(images: Float[Array, "b height width channel"]) -> Float[Array, "b feature"]:
+        colours = jnp.broadcast_to(images, (*images.shape[:3], 3))
+        if set(kinds) == {"pool"} and resizing == "tensorflow":
+            return network(colours)
+        outputs = network.outputs(colours, resizing)
+        return jnp.concatenate([getattr(outputs, kind) for kind in columns], axis=-1)
+
+    widths = {"pool": inception.WIDTH, "spatial": inception.SPATIAL_WIDTH, "probabilities": inception.CLASSES}
+    columns, width = {}, 0
+    for kind in (kind for kind in widths if kind in {"pool", *kinds}):
+        columns[kind] = slice(width, width + widths[kind])
+        width += widths[kind]
+    name = f"Inception {digest}" + (f", {pipeline}" if pipeline != DATA else "")
+    return Features(name, width, None, facts, jax.jit(look), INCEPTION_BATCH, columns, pipeline)
+
+
+def _of_dinov2(arrays: dict[str, np.ndarray], facts: dict[str, str], digest: str) -> Features:
+    network = dinov2.from_arrays(arrays, position_offset=dinov2.HUB_OFFSET)  # as in published distances
+    width = network.hidden_size
+    forward = jax.jit(lambda images: network(dinov2.prepare(images))[1])
+    return Features(f"DINOv2 {digest}", width, None, facts, forward, INCEPTION_BATCH)
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:

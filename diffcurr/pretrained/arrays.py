@@ -3,14 +3,14 @@
 import math
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from etils import epath
 from safetensors import safe_open
 
 from diffcurr.errors import UserError, first_line
-from diffcurr.weights import as_float32  # JAX, which it imports, lets NumPy know bfloat16
+from diffcurr.weights import as_float32, check_names  # JAX, which it imports, lets NumPy know bfloat16
 
 MOST_BYTES = 2**30  # Inception's weights in float64 are a fifth of it
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -93,17 +93,9 @@ def check(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]
     Raises:
       ValueError: naming those that are missing, left over, of another shape, no floats, or not finite in float32.
     """
-    missing, left = shapes.keys() - arrays.keys(), arrays.keys() - shapes.keys()
-    if missing or left:
-        raise ValueError(f"arrays missing: {_listed(missing)}; left over: {_listed(left)}: give the file as published")
+    check_names(arrays.keys(), shapes.keys())
     for name, shape in shapes.items():
         array = arrays[name]
         if array.shape != shape:
             raise ValueError(f"{name}: has shape {array.shape}, in the network {shape}: give the weights of this one")
         as_float32(name, array)
-
-
-def _listed(names: Iterable[str], most: int = 4) -> str:
-    shown = [name if name.isprintable() and len(name) < 80 else f"{name!a:.80}" for name in sorted(names)]
-    more = f" and {len(shown) - most} more" if len(shown) > most else ""
-    return (", ".join(shown[:most]) + more) or "none"

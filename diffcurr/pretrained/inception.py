@@ -14,11 +14,33 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from diffcurr.pretrained import resizing as resizing_lib
 from diffcurr.pretrained.arrays import check
 
 WIDTH = 2048  # number of features: the channels of the last block, averaged over positions
 SIDE = 299  # height and width of the images that the network was trained on
 EPSILON = 1e-3  # added to the variance in batch normalisation
+CLASSES = 1008  # logits of the graph of 2015
+# ADM's evaluator takes the spatial features of sFID (Nash et al. 2021) from the graph's tensor `mixed_6/conv:0`. The
+# blocks mixed, mixed_1, ... are the translation's Mixed_5b, Mixed_5c, ...: mixed_6 is Mixed_6d, and mixed_6/conv its
+# first branch, branch1x1. The node of a layer's own name is its last one, the ReLU after the batch normalisation (nodes
+# mixed_6/conv/Conv2D and mixed_6/conv/batchnorm come before it). So these are the block's first channels.
+SPATIAL_BLOCK, SPATIAL_CHANNELS = "Mixed_6d", 7
+SPATIAL_WIDTH = 17 * 17 * SPATIAL_CHANNELS
+
+
+class Outputs(NamedTuple):
+    """What the evaluators of the literature take from the network.
+
+    Attributes:
+      pool: features of the Fréchet distance, and of precision and recall.
+      spatial: features of sFID: the first 7 channels at the 17x17 positions of the block `Mixed_6d`.
+      probabilities: of the classes, for the Inception score; as in ADM's evaluator, without the bias of the logits.
+    """
+
+    pool: Float[Array, "batch 2048"]
+    spatial: Float[Array, "batch 2023"]
+    probabilities: Float[Array, "batch 1008"]
 
 
 class Conv(NamedTuple):
@@ -136,12 +158,16 @@ NORMALISATION = ("bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
 
 
 class Inception(nnx.Module):
-    """Inception-v3 without its classifier: images float [B, H, W, 3] in [-1, 1], of any size, to features [B, 2048].
+    """Inception-v3: images float [B, H, W, 3] in [-1, 1], of any size, to features [B, 2048].
 
     Batch normalisation is folded into the convolutions, so each of them has only a kernel and a bias.
     """
 
-    def __init__(self, *, rngs: nnx.Rngs):
+    def __init__(self, *, with_classes: bool = False, rngs: nnx.Rngs):
+        """
+        Args:
+          with_classes: whether it has the classifier, which `outputs` needs.
+        """
         convs: dict[str, nnx.Conv] = {}
 
         def add(prefix: str, layers: Sequence[Layer], width: int) -> int:
@@ -166,12 +192,36 @@ class Inception(nnx.Module):
         for block, branches in BLOCKS.items():
             width = sum(add(f"{block}.", branch, width) for branch in branches)
         self.convs = nnx.Dict(convs)
+        self.head = nnx.Param(jnp.zeros((WIDTH, CLASSES))) if with_classes else None
 
     def __call__(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch 2048"]:
-        x = self._apply("", STEM, enlarge(images))
+        return self._features(enlarge(images))[0]
+
+    def outputs(self, images: Float[Array, "batch height width 3"], resizing: str = "tensorflow") -> Outputs:
+        """Everything that the evaluators of the literature look at.
+
+        Args:
+          images: pixels in [-1, 1], of any size.
+          resizing: see `enlarge`.
+
+        Raises:
+          ValueError: if there is no such resizing, or the network has no classifier.
+        """
+        if self.head is None:
+            raise ValueError("fc.weight: is not among the weights: give the public translation with its classifier")
+        pool, spatial = self._features(enlarge(images, resizing))
+        logits = jnp.matmul(pool, self.head[...], precision=jax.lax.Precision.HIGHEST)
+        return Outputs(pool, spatial, jax.nn.softmax(logits, axis=-1))
+
+    def _features(
+        self, x: Float[Array, "batch 299 299 3"]
+    ) -> tuple[Float[Array, "batch 2048"], Float[Array, "batch 2023"]]:
+        x = self._apply("", STEM, x)
         for block, branches in BLOCKS.items():
             x = jnp.concatenate([self._apply(f"{block}.", branch, x) for branch in branches], axis=-1)
-        return jnp.mean(x, axis=(1, 2))
+            if block == SPATIAL_BLOCK:
+                spatial = x[..., :SPATIAL_CHANNELS].reshape(len(x), SPATIAL_WIDTH)
+        return jnp.mean(x, axis=(1, 2)), spatial
 
     def _apply(self, prefix: str, layers: Sequence[Layer], x: Array) -> Array:
         for layer in layers:
@@ -192,32 +242,24 @@ def _pool(
     return nnx.avg_pool(x, window, strides, padding, count_include_pad=False)
 
 
-def enlarge(images: Float[Array, "batch height width 3"]) -> Float[Array, "batch 299 299 3"]:
-    """Resizes images to 299x299 and scales their pixels, as the first layers of the TensorFlow graph do.
-
-    Resizing is bilinear, as by TensorFlow 1 without aligned corners. A pixel p from 0 to 255 becomes (p - 128) / 128.
+def enlarge(
+    images: Float[Array, "batch height width 3"], resizing: str = "tensorflow"
+) -> Float[Array, "batch 299 299 3"]:
+    """Resizes images to 299x299 and scales their pixels: a pixel p from 0 to 255 becomes (p - 128) / 128.
 
     Args:
       images: pixels in [-1, 1], where -1 is p = 0 and 1 is p = 255.
+      resizing: `tensorflow` is what the first layers of the TensorFlow graph do (bilinear, as by TensorFlow 1 without
+        aligned corners), and so ADM's and EDM's; `pillow` is clean-fid's (Parmar et al. 2022): Pillow's antialiased
+        bicubic, clipped to 0..255 but not rounded.
+
+    Raises:
+      ValueError: if there is no such resizing.
     """
-    vertical, horizontal = (jnp.asarray(_bilinear(side)) for side in images.shape[1:3])
-    x = jnp.einsum("ih,bhwc->biwc", vertical, images, precision=jax.lax.Precision.HIGHEST)
-    x = jnp.einsum("jw,biwc->bijc", horizontal, x, precision=jax.lax.Precision.HIGHEST)
-    return (x * 127.5 - 0.5) / 128.0
-
-
-def _bilinear(side: int) -> Float[np.ndarray, "299 side"]:
-    """Makes the matrix of TensorFlow 1's ResizeBilinear along one axis.
-
-    Output position i is interpolated at input position i side / 299; beyond the last input position, that one is taken.
-    """
-    position = np.arange(SIDE, dtype=np.float32) * (np.float32(side) / np.float32(SIDE))
-    low = np.minimum(position.astype(int), side - 1)
-    weight = position - low
-    matrix = np.zeros((SIDE, side), np.float32)
-    matrix[np.arange(SIDE), low] += 1 - weight
-    matrix[np.arange(SIDE), np.minimum(low + 1, side - 1)] += weight
-    return matrix
+    if resizing not in resizing_lib.RESIZINGS:
+        raise ValueError(f"resizing = {resizing!r}: must be one of {', '.join(resizing_lib.RESIZINGS)}")
+    x = resizing_lib.resize(images, SIDE, resizing_lib.RESIZINGS[resizing])
+    return (x * 127.5 - 0.5) / 128.0 if resizing == "tensorflow" else (jnp.clip(x, -1, 1) * 127.5 - 0.5) / 128.0
 
 
 def is_inception(names: Collection[str]) -> bool:
@@ -231,18 +273,19 @@ def from_public(arrays: Mapping[str, np.ndarray]) -> Inception:
     Args:
       arrays: the weights by name. Each convolution, such as `Mixed_5b.branch1x1`, has `.conv.weight`
         [out, in, height, width] and `.bn.weight`, `.bn.bias`, `.bn.running_mean` and `.bn.running_var` [out]. The
-        arrays of the classifier (`fc`) and the counters of batches are ignored.
+        classifier's `fc.weight` [1008, 2048] may be left out. Its `fc.bias` and the counters of batches are ignored.
 
     Raises:
       ValueError: if arrays are missing, left over, of another shape, no floats or not finite; the message names them.
     """
-    network = nnx.eval_shape(lambda: Inception(rngs=nnx.Rngs(0)))
-    shapes: dict[str, tuple[int, ...]] = {}
+    classes = "fc.weight" in arrays
+    network = nnx.eval_shape(lambda: Inception(with_classes=classes, rngs=nnx.Rngs(0)))
+    shapes: dict[str, tuple[int, ...]] = {"fc.weight": (CLASSES, WIDTH)} if classes else {}
     for name, conv in network.convs.items():
         height, width, inside, outside = conv.kernel.shape
         shapes[f"{name}.conv.weight"] = (outside, inside, height, width)
         shapes |= {f"{name}.{part}": (outside,) for part in NORMALISATION}
-    ignored = {name for name in arrays if name.startswith("fc.") or name.endswith(".num_batches_tracked")}
+    ignored = {name for name in arrays if name == "fc.bias" or name.endswith(".num_batches_tracked")}
     check({name: array for name, array in arrays.items() if name not in ignored}, shapes)
     for name, conv in network.convs.items():
         kernel = np.asarray(arrays[f"{name}.conv.weight"], np.float64).transpose(2, 3, 1, 0)
@@ -252,4 +295,6 @@ def from_public(arrays: Mapping[str, np.ndarray]) -> Inception:
         scale = scale / np.sqrt(variance + EPSILON)
         conv.kernel = nnx.Param(jnp.asarray(kernel * scale, jnp.float32))
         conv.bias = nnx.Param(jnp.asarray(shift - mean * scale, jnp.float32))
+    if classes:
+        network.head = nnx.Param(jnp.asarray(arrays["fc.weight"], jnp.float32).T)
     return network

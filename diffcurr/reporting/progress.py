@@ -4,17 +4,20 @@ import io
 import shutil
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 
 class Line:
     """A status line at the end of standard output.
 
     On a terminal, a new status replaces the one before. In a file, each status is a line.
+
+    Args:
+      silent: whether to print nothing, as on all processes but process 0.
     """
 
-    def __init__(self) -> None:
-        self._stream = sys.stdout
+    def __init__(self, *, silent: bool = False) -> None:
+        self._stream: TextIO = io.StringIO() if silent else sys.stdout
         self._terminal = self._stream.isatty()
         self._open_line = False
 
@@ -82,9 +85,7 @@ class Progress(Line):
     """
 
     def __init__(self, total_steps: int, *, silent: bool = False):
-        super().__init__()
-        if silent:
-            self._stream, self._terminal = io.StringIO(), False
+        super().__init__(silent=silent)
         self._total = total_steps
 
     def report(self, step: int, values: dict[str, Any]) -> None:
@@ -92,12 +93,14 @@ class Progress(Line):
 
         Args:
           step: the last step that was taken.
-          values: what is logged of the steps since the last report: `stage`, `num_stages`, `loss`, `steps_per_second`,
-            `images_per_second`, and `data_wait`, the share of the time that was spent waiting for data.
+          values: what is logged of the steps since the last report: `stage` and `num_stages` of a curriculum, `loss`,
+            `steps_per_second`, `images_per_second`, and `data_wait`, the share of the time that was spent waiting for
+            data.
         """
         left = (self._total - step) / values["steps_per_second"]
+        stage = f"stage {values['stage']}/{values['num_stages']}  " if "stage" in values else ""
         line = (
-            f"step {step}/{self._total}  stage {values['stage']}/{values['num_stages']}  loss {values['loss']:.4f}  "
+            f"step {step}/{self._total}  {stage}loss {values['loss']:.4f}  "
             f"{values['images_per_second']:,.0f} images/s  waiting for data {values['data_wait']:.1%}  "
             f"{duration(left)} left"
         )

@@ -2,23 +2,27 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffcurr import ranges
+from diffcurr.batch import in_chunks
 from diffcurr.codecs import Codec
 from diffcurr.conditioning import Condition, Conditioning
 from diffcurr.processes import Process
 from diffcurr.sampling.guidance import guided_denoiser
 from diffcurr.sampling.solvers import Solver, make_levels, sample
+from diffcurr.training import distributed, sharding
 
-PART = 256  # samples drawn at a time
+PART = 256  # samples that share a key
+ROWS = 32  # samples that each device draws at a time, where there are so many; on few devices a whole part is drawn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,13 +63,34 @@ class Sampling(ranges.Checked):
             raise ValueError(f"guidance_channels = {self.guidance_channels}: there are {channels} channels")
 
 
+class Part(NamedTuple):
+    """Some of the samples that are drawn.
+
+    Attributes:
+      images: float [row, height, width, channel], decoded, spread over the mesh by rows.
+      numbers: int [row], the number of each among all samples; -1 for a row that only fills the shape.
+    """
+
+    images: Array
+    numbers: Int[np.ndarray, " row"]
+
+    def rows_here(self) -> tuple[Int[np.ndarray, " here"], Float[np.ndarray, "here height width channel"]]:
+        """(their numbers, the samples) that this process holds."""
+        rows, images = sharding.rows_here(self.images)
+        numbers = self.numbers[rows]
+        return numbers[numbers >= 0], images[numbers >= 0]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Draws samples of a network.
+    """Draws samples of a network, spread over the devices as a batch of the training is.
+
+    Sample i is drawn with the noise of row i mod PART under the key of part i // PART, whatever the devices.
 
     Attributes:
       graph: the network's static graph definition.
       process, solver, codec, conditioning: as trained.
+      codec_params: reads the codec's weights, once, onto the devices.
       shape: shape of one x.
       settings: those of sampling.
       mesh: the devices.
@@ -76,13 +101,14 @@ class Sampler:
     process: Process
     solver: Solver
     codec: Codec
+    codec_params: Callable[[], Any]
     conditioning: Conditioning
     shape: tuple[int, ...]
     settings: Sampling
     mesh: Mesh
     param_shardings: Any
 
-    def _draw(self, params: Any, key: PRNGKeyArray, part: Int[Array, ""], condition: Condition, size: int) -> Array:
+    def _latents(self, params: Any, key: PRNGKeyArray, part: Int[Array, ""], condition: Condition, rows: int) -> Array:
         settings, network = self.settings, nnx.merge(self.graph, params)
         denoise = guided_denoiser(
             network,
@@ -95,18 +121,74 @@ class Sampler:
             clip=settings.clip or None,
         )
         levels = make_levels(self.process, settings.steps, settings.last_step)
-        x = sample(jax.random.fold_in(key, part), denoise, levels, (size, *self.shape), self.solver)
-        return self.codec.decode(x)
+        return sample(jax.random.fold_in(key, part), denoise, levels, (rows, *self.shape), self.solver)
+
+    def _draw(
+        self,
+        params: Any,
+        codec_params: Any,
+        key: PRNGKeyArray,
+        part: Int[Array, ""],
+        condition: Condition,
+        rows: int,
+        parts: int,
+    ) -> Array:
+        """Samples of some parts, one part's first row after the other's, then their second rows, ..."""
+        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):  # networks keep their activations spread over it
+            if parts == 1:  # the same bits as ever
+                x = self._latents(params, key, part, condition, rows)
+            else:
+                side_by_side = jax.tree.map(lambda c: c.reshape(rows, parts, *c.shape[1:]), condition)
+                numbers = part + jnp.arange(parts)
+                draw = functools.partial(self._latents, params, key, rows=rows)
+                x = jax.vmap(draw, in_axes=(0, 1), out_axes=1)(numbers, side_by_side)
+                x = x.reshape(rows * parts, *self.shape)
+            decode = functools.partial(self.codec.decode_with, codec_params)
+            return in_chunks(decode, x, sharding.batch_shards(self.mesh), self.codec.images_at_once)
 
     @functools.cached_property
-    def _compiled(self) -> Any:
-        everywhere = NamedSharding(self.mesh, PartitionSpec())
+    def compiled(self) -> Any:
+        """(params, codec's, key, first part, condition, rows of a part, parts) -> samples."""
+        everywhere, by_row = sharding.replicated(self.mesh), sharding.batch_sharding(self.mesh)
         return jax.jit(
             self._draw,
-            in_shardings=(self.param_shardings, everywhere, everywhere, everywhere),
-            out_shardings=everywhere,
-            static_argnums=4,
+            in_shardings=(self.param_shardings, everywhere, everywhere, everywhere, by_row),
+            out_shardings=by_row,
+            static_argnums=(5, 6),
         )
+
+    def parts(
+        self,
+        params: Any,
+        key: PRNGKeyArray,
+        condition: Condition,
+        number: int,
+        after_part: Callable[[int, int], None] = lambda done, number: None,
+    ) -> Iterator[Part]:
+        """Samples by and by, on the devices; in the same order in every process.
+
+        Args:
+          condition: conditions of all samples, NumPy arrays with a leading axis of `number`.
+          after_part: called with (samples drawn, number) when those are there.
+        """
+        if number < 1:
+            raise ValueError(f"number = {number}: give at least 1 sample")
+        shards = sharding.batch_shards(self.mesh)
+        rows = -(-min(number, PART) // shards) * shards
+        wanted = -(-number // PART)
+        together = min(wanted, -(-ROWS * shards // PART))
+        for first in range(0, wanted, together):
+            row, part = np.divmod(np.arange(rows * together), together)
+            numbers = (first + part) * PART + row
+            numbers[(row >= PART) | (numbers >= number)] = -1
+            with jax.transfer_guard("allow"):
+                # A row that only fills the shape takes the condition of some other.
+                chosen = {name: np.take(values, numbers, axis=0, mode="wrap") for name, values in condition.items()}
+                chosen = sharding.place(chosen, sharding.batch_sharding(self.mesh))
+                images = self.compiled(params, self.codec_params(), key, np.int32(first), chosen, rows, together)
+                jax.block_until_ready(images)
+            after_part(min((first + together) * PART, number), number)
+            yield Part(images, numbers)
 
     def draw(
         self,
@@ -116,23 +198,7 @@ class Sampler:
         number: int,
         after_part: Callable[[int, int], None] = lambda done, number: None,
     ) -> Float[np.ndarray, "number height width channel"]:
-        """Samples on the host, decoded; the same for the same key, whatever the devices, up to rounding.
-
-        Args:
-          condition: conditions of all samples, NumPy arrays with a leading axis of `number`.
-          after_part: called with (samples drawn, number) after each part.
-        """
-        if number < 1:
-            raise ValueError(f"number = {number}: give at least 1 sample")
-        size = min(number, PART)
-        parts = []
+        """Samples on the host of every process, decoded; see `parts`."""
         with jax.transfer_guard("allow"):
-            for index, start in enumerate(range(0, number, size)):
-                # The last part is as long as the others, so that one program serves all.
-                chosen = {
-                    name: np.take(np.asarray(values), np.arange(start, start + size), axis=0, mode="wrap")
-                    for name, values in condition.items()
-                }
-                parts.append(jax.device_get(self._compiled(params, key, np.int32(index), chosen, size)))
-                after_part(min(start + size, number), number)
-        return np.concatenate(parts)[:number]
+            found = [part.rows_here() for part in self.parts(params, key, condition, number, after_part)]
+            return distributed.gather(*(np.concatenate(rows) for rows in zip(*found, strict=True)))

@@ -6,87 +6,144 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jaxtyping import Float, PRNGKeyArray
 
 from diffcurr.conditioning import Condition
-from diffcurr.data import pipeline
-from diffcurr.data.datasets import Dataset
 from diffcurr.errors import UserError
-from diffcurr.metrics import evaluation
-from diffcurr.metrics.evaluation import Measure, Measured, Metric
-from diffcurr.metrics.features import Features, of_reference
+from diffcurr.metrics import evaluation, pipelines, published
+from diffcurr.metrics.evaluation import FrechetDistance, Measure, Measured, Metric
+from diffcurr.metrics.features import Features, not_finite, of_reference
+from diffcurr.metrics.frechet import Statistics
+from diffcurr.pretrained import inception
+from diffcurr.sampling.decoding import RealPictures
 from diffcurr.sampling.drawing import Sampler
+from diffcurr.training import distributed
+
+SHOWN = 100  # samples that are kept to be looked at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """A function of parameters, always of the same noise.
+    """A function of parameters, always of the same noise, on all devices of all processes.
 
     Attributes:
       sampler: draws the samples.
-      dataset: what they are compared with.
+      pictures: of the data set.
       features: network whose features both are compared by.
-      measure: what is measured of the features of `number` samples.
+      measure: what is measured of the features of `number` samples; process 0 does it.
       key, condition, number: the samples.
-      reference_number: number of images that they are compared with.
+      reference: what they are compared with, as JSON values: the data set's pictures, or a published file.
+      reference_number: number of images that they are compared with; 0 where nobody says.
     """
 
     sampler: Sampler
-    dataset: Dataset
+    pictures: RealPictures
     features: Features
-    measure: Measure
+    measure: Measure | None
     key: PRNGKeyArray
     condition: Condition
     number: int
+    reference: dict[str, Any]
     reference_number: int
 
     @classmethod
     def of(
         cls,
         sampler: Sampler,
-        dataset: Dataset,
+        pictures: RealPictures,
         features: Features,
         metrics: Mapping[str, Metric],
         *,
         number: int,
         seed: int,
         key: PRNGKeyArray,
+        reference: str = "",
     ) -> "Evaluator":
-        """Samples with the conditions of the sampler's conditioning in turn, beside all images of the data set's split.
+        """Samples with the conditions of the sampler's conditioning in turn, beside all pictures.
 
         Args:
+          reference: file of published statistics that stand in the place of the pictures; "" for none.
           seed: seed of what is drawn in measuring.
           key: random key of the samples.
 
         Raises:
           UserError: if the samples are too few for these features, or the images cannot be had.
         """
-        if number <= features.width:
-            raise UserError(
-                f"{number} samples to evaluate: give more than the {features.width} features of {features.name}"
-            )
-        source = dataset.opened()
-        images = pipeline.load(source, dataset, sampler.conditioning.of, len(source), seed=0).x
-        real = of_reference(features, images)
+        width = max((widths(features)[one.kind] for one in metrics.values() if one.real), default=0)
+        if number <= width:
+            raise UserError(f"{number} samples to evaluate: give more than the {width} features of {features.name}")
+        statistics: dict[str, Statistics] = {}
+        real: Float[np.ndarray, "n feature"] | None
+        if reference:
+            real, statistics, described = _published(reference, features, metrics)
+        else:
+            real, described = features_of(pictures, features), pictures.described
+        measure = None
+        if distributed.is_primary():
+            measure = evaluation.measure(metrics, real, number, seed, kinds=features.kinds, published=statistics)
         return cls(
             sampler=sampler,
-            dataset=dataset,
+            pictures=pictures,
             features=features,
-            measure=evaluation.measure(metrics, real, number, seed),
+            measure=measure,
             key=key,
             condition=sampler.conditioning.chosen(number),
             number=number,
-            reference_number=len(real),
+            reference=described,
+            reference_number=0 if real is None else len(real),
         )
 
     def __call__(
         self, params: Any, after_part: Callable[[int, int], None] = lambda done, number: None
-    ) -> tuple[Float[np.ndarray, "number height width channel"], Measured]:
-        """(the samples, what was measured of them).
+    ) -> tuple[Float[np.ndarray, "shown height width channel"], Measured]:
+        """(the first samples, what was measured of all of them; nothing but in process 0).
 
         Args:
           after_part: called with (samples drawn, number) on the way.
+
+        Raises:
+          UserError: see `Features.check_finite`; in all processes.
         """
-        images = self.sampler.draw(params, self.key, self.condition, self.number, after_part)
+        numbers, found, shown, spoilt = [], [], [], 0
         with jax.transfer_guard("allow"):
-            return images, self.measure(self.features.extract(self.dataset.quantised(images)))
+            for part in self.sampler.parts(params, self.key, self.condition, self.number, after_part):
+                here, images = part.rows_here()
+                shown.append((here[here < SHOWN], images[here < SHOWN]))
+                spoilt += not_finite(images)
+                images = self.features.shown(images, self.pictures.quantised)
+                found.append(self.features.look(images, self.pictures.devices))
+                numbers.append(here)
+            everything = distributed.gather(np.concatenate(numbers), np.concatenate(found))
+            first = distributed.gather(*(np.concatenate(rows) for rows in zip(*shown, strict=True)))
+            self.features.check_finite(int(distributed.total(spoilt)), everything)
+            return first, self.measure(everything) if self.measure else {}
+
+
+def features_of(pictures: RealPictures, features: Features) -> Float[np.ndarray, "n feature"]:
+    """Features of all pictures, in every process, each of which looks at its share."""
+    mine = pictures.numbers_here
+    with jax.transfer_guard("allow"):
+        return distributed.gather(mine, of_reference(features, pictures.read, len(mine), pictures.devices))
+
+
+def widths(features: Features) -> dict[str, int]:
+    """How many features there are of each kind."""
+    return {kind: len(range(*columns.indices(features.width))) for kind, columns in features.kinds.items()}
+
+
+def _published(
+    path: str, features: Features, metrics: Mapping[str, Metric]
+) -> tuple[Float[np.ndarray, "n feature"] | None, dict[str, Statistics], dict[str, Any]]:
+    """(features of the pictures in a published file, if a metric needs them; its statistics by kind; what it is)."""
+    width = widths(features)
+    found = published.read(path, width["pool"], width.get("spatial", inception.SPATIAL_WIDTH))
+    statistics = {"pool": found.pool, "spatial": found.spatial}
+    known = {kind: one for kind, one in statistics.items() if one is not None}
+    real = None
+    wanting = [one for one in metrics.values() if one.real]
+    if found.pictures and any(not isinstance(one, FrechetDistance) or one.kind not in known for one in wanting):
+        batches = published.pictures(path, batch=features.batch)
+        real = np.concatenate([features.look(pipelines.from_levels(batch)) for batch in batches])
+    described = {"file": epath.Path(path).name, "sha256": found.digest, "pictures": found.pictures}
+    return real, known, described

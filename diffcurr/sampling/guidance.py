@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from diffcurr.conditioning import Condition
 from diffcurr.processes.base import Denoised, Process
@@ -35,14 +35,14 @@ def guided_denoiser(
       clip: limit of |x0-hat|, for pixels in [-1, 1]; None for latents.
     """
     guided = bool(condition) and scale != 1.0
-    told = jax.tree.map(lambda *both: jnp.concatenate(both), condition, null) if guided else condition
+    told = jax.tree.map(_in_pairs, condition, null) if guided else condition
 
     def denoise(x: Array, time: Float[Array, ""]) -> Denoised:
-        x = jnp.concatenate([x, x]) if guided else x
+        x = _in_pairs(x, x) if guided else x
         x0, variance = process.denoise(lambda x, t: network(x, t, told), x, jnp.broadcast_to(time, x.shape[:1]))
         if guided:
-            conditional, unconditional = jnp.split(x0, 2)
-            variance = None if variance is None else jnp.split(variance, 2)[0]
+            conditional, unconditional = x0[::2], x0[1::2]
+            variance = None if variance is None else variance[::2]
             u = process.quantile(time)
             extra = jnp.where((interval[0] <= u) & (u <= interval[1]), scale - 1.0, 0.0)
             difference = conditional - unconditional
@@ -52,3 +52,8 @@ def guided_denoiser(
         return Denoised(x0 if clip is None else jnp.clip(x0, -clip, clip), variance)
 
     return denoise
+
+
+def _in_pairs(first: Shaped[Array, "n *rest"], second: Shaped[Array, "n *rest"]) -> Shaped[Array, "2*n *rest"]:
+    """Each row of one followed by that of the other, so that rows stay on the device that holds them."""
+    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])

@@ -7,10 +7,12 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Int, Shaped
 
 from diffcurr.errors import UserError, first_line
 
@@ -101,6 +103,36 @@ def primary_first(function: Callable[[], T]) -> T:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("diffcurr:primary_first")
     return result if is_primary() else function()
+
+
+def total(values: Any) -> Any:
+    """The sums over all processes of float64 values, or of a number, in every process."""
+    if jax.process_count() == 1:
+        return values
+    # JAX would round float64 to float32, so the values travel as their bits.
+    bits = np.atleast_1d(np.asarray(values, np.float64)).view(np.uint32)
+    gathered = np.ascontiguousarray(multihost_utils.process_allgather(bits)).view(np.float64)
+    return np.sum(gathered, axis=0).reshape(np.shape(values))
+
+
+def gather(
+    indices: Int[np.ndarray, " here"], values: Shaped[np.ndarray, "here *rest"]
+) -> Shaped[np.ndarray, "all *rest"]:
+    """The rows of all processes in the order of their indices, in every process; a row that two hold is there once.
+
+    Args:
+      indices: of this process's rows, each at least 0.
+      values: the rows; of the same shape and dtype in all processes.
+    """
+    if jax.process_count() > 1:
+        most = int(np.max(multihost_utils.process_allgather(np.int64(len(indices)))))
+        padding = most - len(indices)
+        padded = np.concatenate([values, np.zeros((padding, *values.shape[1:]), values.dtype)])
+        marked = np.concatenate([indices, np.full(padding, -1)])
+        values = np.asarray(multihost_utils.process_allgather(padded, tiled=True))
+        indices = np.asarray(multihost_utils.process_allgather(marked, tiled=True))
+    _, first = np.unique(indices, return_index=True)
+    return values[first[indices[first] >= 0]]
 
 
 def _address(coordinator: str) -> tuple[str, int]:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int, Shaped
 
 from diffcurr.batch import BATCH_AXES, MESH_AXES
 
@@ -62,6 +63,29 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The first axis over data x fsdp."""
     return NamedSharding(mesh, BATCH)
+
+
+def place(values: Any, sharding: NamedSharding) -> Any:
+    """A pytree of NumPy arrays, the same in every process, as arrays of that sharding."""
+
+    def put(value: Any) -> jax.Array:
+        whole = np.asarray(value)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(put, values)
+
+
+def rows_here(x: jax.Array) -> tuple[Int[np.ndarray, " row"], Shaped[np.ndarray, "row *rest"]]:
+    """(their numbers, the rows) of an array, spread by its first axis, that this process holds.
+
+    Of rows that several devices hold, one device counts, so that each row is in one process.
+    """
+    shards = [shard for shard in x.addressable_shards if shard.replica_id == 0]
+    shards.sort(key=lambda shard: shard.index[0].start or 0)
+    rows = [np.arange(x.shape[0])[shard.index[0]] for shard in shards]
+    if not rows:
+        return np.zeros(0, int), np.zeros((0, *x.shape[1:]), x.dtype)
+    return np.concatenate(rows), np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
 def batch_shards(mesh: Mesh) -> int:

@@ -24,6 +24,7 @@ DATA_FILE = "data.json"
 CLASSES_FILE = "classes.json"
 SAVED_FILE = "saved.json"
 LOCK_FILE = ".lock"
+WRITTEN = (".json", ".jsonl", ".png", ".npz", ".md", ".safetensors")  # ends of the names of files that a run writes
 DATA = "data"  # stands for the examples in --allow_change
 
 
@@ -76,6 +77,16 @@ def cannot_be_written(workdir: epath.Path, error: Exception) -> UserError:
     return UserError(f"workdir {workdir} cannot be written ({error}): choose another with --workdir")
 
 
+def _check_files(workdir: epath.Path) -> None:
+    """
+    Raises:
+      UserError: if a folder lies where the run will write a file, which would end it on the way.
+    """
+    for path in workdir.iterdir():
+        if path.suffix in WRITTEN and path.is_dir():
+            raise UserError(f"{path}: is a folder, where a run writes a file: move it, or choose another --workdir")
+
+
 class Workdir:
     """A context in which this process owns the folder; the claim ends with the process, however that ends.
 
@@ -104,6 +115,7 @@ class Workdir:
         try:
             self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
+            _check_files(self.path)
             if "://" not in os.fspath(self.path):
                 self._claim()
             self.changed = check_config(self.path, self._config, self._allowed)  # which now is nobody else's

@@ -66,7 +66,8 @@ def test_report(analyzed: pathlib.Path) -> None:
     """Every figure in it is one of those in the files."""
     text = (analyzed / "report.md").read_text()
     arrays = np.load(analyzed / "relative_entropy.npz")
-    assert "Data: 296 images of 8x8x1" in text  # a multiple of the eight devices
+    assert "Data: 300 images of 8x8x1" in text
+    assert "pairs x levels a second (8 cpu device(s) in 1 process(es))" in text
     assert f"from {arrays['value'][0]:.3g} nats at t = 1 to {arrays['value'][-1]:.2g} at t = 59" in text
     assert f"at worst {arrays['leave_one_out_value'].min():.3g} nats" in text
     assert re.search(r"95 % interval [\d.e+-]+ to [\d.e+-]+\)", text) and "2 seeds, 4 steps each" in text
@@ -120,5 +121,5 @@ def test_a_folder_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
 
 
 def test_more_samples_than_images(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(UserError, match="analysis: samples = 301: there are only 296 images"):
+    with pytest.raises(UserError, match="analysis: samples = 301: there are only 300 images"):
         analyze.run(tiny.config(**SETTINGS | {"analysis__samples": 301}), tmp_path)

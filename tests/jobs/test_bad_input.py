@@ -180,6 +180,14 @@ def test_workdir_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
         train.run(tiny.config(), tmp_path / "file" / "run")
 
 
+def test_a_folder_where_a_run_writes_a_file(tmp_path: pathlib.Path) -> None:
+    """Said before anything is computed, not when the file is due."""
+    (tmp_path / "curriculum.png").mkdir()
+    with pytest.raises(UserError, match=r"curriculum.png: is a folder, where a run writes a file: move it"):
+        train.run(tiny.config(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["curriculum.png"]
+
+
 def test_a_workdir_that_could_not_be_read_again(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkpoint library takes these characters for a pattern, in the folders above the workdir too."""
     (tmp_path / "a[1]").mkdir()

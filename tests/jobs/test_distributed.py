@@ -1,6 +1,7 @@
 """If a test here fails, several processes are not one run: other losses or files, or one waits for ever for another."""
 
 import concurrent.futures
+import json
 import os
 import pathlib
 import signal
@@ -17,6 +18,7 @@ import pytest
 from jobs.conftest import ROOT, TINY
 from tiny import free_port, saved_state
 
+from diffcurr.config import flatten
 from diffcurr.errors import UserError
 from diffcurr.reporting.writers import EVALUATIONS, read_rows
 from diffcurr.training import distributed
@@ -86,6 +88,25 @@ def test_two_processes_are_one(pair: Callable, tmp_path: pathlib.Path) -> None:
     assert_same(
         saved_state(tmp_path / "two" / "checkpoints" / str(40)), saved_state(tmp_path / "one" / "checkpoints" / str(40))
     )
+
+    # The other jobs, too, on the same checkpoint.
+    measured, drawn = [], []
+    for name in ("pair", "alone"):
+        for job, flags in (
+            ("evaluate", ("--config.evaluation.samples=141", "--config.sampling.steps=2")),
+            ("sample", (f"--out={tmp_path / name}", "--config.sampling.samples=9")),
+        ):
+            command = (tmp_path / "two", f"--job={job}", "--config.steps=40", *flags)
+            running = pair(*command) if name == "pair" else [launch(command[0], 4, *command[1:])]
+            (said, err), *silent = [process.communicate(timeout=180) for process in running]
+            assert [process.returncode for process in running] == [0] * len(running), err
+            assert "wrote" in said and not any("wrote" in out or "samples" in out for out, _ in silent)
+        measured.append(flatten(json.loads((tmp_path / "two" / "evaluation.json").read_text())))
+        drawn.append(np.load(tmp_path / name / "samples.npz")["images"])
+    assert measured[0].keys() == measured[1].keys()
+    for key, value in measured[0].items():
+        assert value == (pytest.approx(measured[1][key], rel=1e-6) if isinstance(value, float) else measured[1][key])
+    np.testing.assert_array_equal(drawn[0], drawn[1])
 
     first, second = pair(tmp_path / "parts", "--config.steps=100000")
     wait_for_step(tmp_path / "parts", 5)
@@ -183,10 +204,10 @@ def test_no_cluster_to_find(tmp_path: pathlib.Path) -> None:
 
 
 def test_jobs_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    distributed.require_one_process("--job=sample")
+    distributed.require_one_process("--job=compare")
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(UserError, match="--job=sample runs in one process, which may have many devices"):
-        distributed.require_one_process("--job=sample")
+    with pytest.raises(UserError, match="--job=compare runs in one process, which may have many devices"):
+        distributed.require_one_process("--job=compare")
 
 
 def test_what_the_environment_announces() -> None:

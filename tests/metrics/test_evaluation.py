@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from diffcurr.errors import UserError
 from diffcurr.metrics import evaluation, frechet
 from diffcurr.metrics.evaluation import METRICS, FrechetDistance, Measured
 
@@ -15,7 +16,7 @@ def normals(number: int, seed: int, shift: float = 0.0) -> np.ndarray:
 
 def evaluate(real: np.ndarray, generated: np.ndarray, *, resamples: int) -> Measured:
     """Everything that a config measures by default."""
-    metrics = {name: metric() for name, metric in METRICS.items()}
+    metrics = {name: METRICS[name]() for name in ("kernel_distance", "precision_recall")}
     metrics["frechet_distance"] = FrechetDistance(resamples=resamples)
     return evaluation.measure(metrics, real, len(generated), seed=0)(generated)
 
@@ -56,7 +57,32 @@ def test_a_good_and_a_bad_set() -> None:
     assert f"Fréchet distance {bad['frechet_distance']['value']:.3g} (" in words and "floor" in words
 
 
-@pytest.mark.parametrize("name", METRICS)
+def test_published_statistics_and_kinds_of_features() -> None:
+    """Each metric looks at its own kind; statistics stand in the place of real examples where they suffice."""
+    kinds = {"pool": slice(0, 6), "spatial": slice(6, 9), "probabilities": slice(9, 11)}
+    real, generated = normals(300, 0), normals(400, 1, shift=0.5)
+    spatial, shares = normals(400, 2)[:, :3], np.tile([[0.25, 0.75], [0.75, 0.25]], (200, 1))
+    every = np.concatenate([generated, spatial, shares], axis=1)
+    known = {"pool": frechet.statistics(real), "spatial": frechet.statistics(normals(300, 3)[:, :3])}
+    names = ("frechet_distance", "spatial_frechet_distance", "inception_score")
+    metrics = {name: METRICS[name](**({"resamples": 5} if "frechet" in name else {})) for name in names}
+    found = evaluation.measure(metrics, None, 400, kinds=kinds, published=known)(every)
+    assert list(found) == list(names)
+    of_pool = frechet.distance(frechet.statistics(generated), known["pool"])
+    of_spatial = frechet.distance(frechet.statistics(spatial), known["spatial"])
+    assert found["frechet_distance"]["value"] == pytest.approx(of_pool) and "floor" not in found["frechet_distance"]
+    assert found["spatial_frechet_distance"]["value"] == pytest.approx(of_spatial)
+    score = np.exp(0.25 * np.log(0.5) + 0.75 * np.log(1.5))
+    assert found["inception_score"]["value"] == pytest.approx(score)
+    with pytest.raises(UserError, match=r"evaluation.metrics.kernel_distance: needs pictures, or statistics of pool"):
+        evaluation.measure({"kernel_distance": METRICS["kernel_distance"]()}, None, 400, published=known)
+    with pytest.raises(UserError, match=r"spatial_frechet_distance: needs pictures, or statistics of spatial features"):
+        evaluation.measure(metrics, None, 400, kinds=kinds, published={"pool": known["pool"]})
+    everything = METRICS["precision_recall"](all_pairs=True).against(real, 400, 0)(generated)
+    assert (everything["recall"]["examples"], everything["recall"]["reference_examples"]) == (400, 300)
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.kind == "pool"])
 def test_too_few_examples_and_ones_that_do_not_vary(name: str) -> None:
     """A number that JSON has, or an error that says how many are needed."""
     metric = FrechetDistance(resamples=5) if name == "frechet_distance" else METRICS[name]()

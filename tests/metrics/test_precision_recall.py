@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.spatial
 
 from diffcurr.metrics import precision_recall as module
 from diffcurr.metrics.precision_recall import precision_recall
@@ -27,6 +28,23 @@ def test_missing_classes_and_noise() -> None:
     assert min(equal) > 0.9
     assert dropped.precision > 0.9 and dropped.recall == pytest.approx(0.5, abs=0.05)
     assert precision_recall(real, rng.uniform(-100, 100, (600, 2))).precision < 0.1
+
+
+@pytest.mark.parametrize("numbers", [(90, 90), (40, 200), (200, 40)])
+def test_numbers_may_differ(numbers: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against every distance by its definition; some examples are copies of others, which lie on the edge of balls."""
+    monkeypatch.setattr(module, "BLOCK_SIZE", 32)
+    rng = np.random.default_rng(numbers[0])
+    real, generated = (100 + rng.normal(size=(number, 4)).astype(np.float32) for number in numbers)
+    generated[:9], real[10:14] = real[:9], real[14:18]
+
+    def covered(points: np.ndarray, members: np.ndarray) -> float:
+        between = scipy.spatial.distance.cdist(members, members)
+        np.fill_diagonal(between, np.inf)
+        radii = np.sort(between, axis=1)[:, 2]
+        return float((scipy.spatial.distance.cdist(points, members) <= radii).any(axis=1).mean())
+
+    assert precision_recall(real, generated) == (covered(generated, real), covered(real, generated))
 
 
 def test_rejects() -> None:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from flax import nnx
 from safetensors.numpy import save_file
 
@@ -34,7 +35,7 @@ def images(name: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def public_weights() -> dict[str, np.ndarray]:
     """Random weights for every layer, under the public names, and the other arrays that the public file holds."""
-    arrays = {"fc.weight": np.zeros((1008, 2048), np.float32), "fc.bias": np.zeros(1008, np.float32)}
+    arrays = {"fc.weight": generator("fc").normal(0, 0.005, (1008, 2048)), "fc.bias": np.ones(1008)}
     network = nnx.eval_shape(lambda: inception.Inception(rngs=nnx.Rngs(0)))
     for name, conv in network.convs.items():
         height, width, inside, outside = conv.kernel.shape
@@ -50,10 +51,7 @@ def public_weights() -> dict[str, np.ndarray]:
 
 
 def test_features_are_the_public_networks(public_weights: dict[str, np.ndarray], tmp_path: pathlib.Path) -> None:
-    """Weights load from both kinds of file, and a grey image has the features of an image with three equal channels.
-
-    Without the classifier the network has 21.8 million parameters.
-    """
+    """Weights load from both kinds of file, and a grey image has the features of an image with three equal channels."""
     save_file(public_weights, tmp_path / "inception.safetensors")
     np.savez(tmp_path / "inception.npz", **public_weights)
     network, other = (
@@ -68,8 +66,67 @@ def test_features_are_the_public_networks(public_weights: dict[str, np.ndarray],
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).mean())
     grey = images("small")[:1, :, :, :1]
     np.testing.assert_allclose(other.extract(grey), network.extract(np.repeat(grey, 3, axis=-1)), rtol=1e-4, atol=1e-4)
-    parameters = nnx.state(inception.from_public(public_weights), nnx.Param)
-    assert sum(x.size for x in jax.tree.leaves(parameters)) == 21_768_352
+
+
+def test_features_of_several_kinds(public_weights: dict[str, np.ndarray], tmp_path: pathlib.Path) -> None:
+    """Side by side, each as the network gives it; samples become picture files as the pipeline says."""
+    save_file(public_weights, tmp_path / "inception.safetensors")
+    found = features.load(tmp_path / "inception.safetensors", ("pool", "spatial", "probabilities"), "adm")
+    assert found.name.endswith(", adm") and found.width == 2048 + 2023 + 1008
+    pictures = images("small")
+    shown = found.shown(pictures * np.float32(0.999), on_grid=lambda x: x)
+    levels = (shown + 1) * 127.5
+    np.testing.assert_allclose(levels, np.floor((pictures * np.float32(0.999) + 1) * np.float32(127.5)), atol=1e-4)
+    looked = found._replace(batch=2).look(shown)
+    network = inception.from_public(public_weights)
+    outputs = jax.jit(network.outputs)(jnp.asarray(shown))
+    for kind, columns in found.kinds.items():
+        np.testing.assert_allclose(looked[:, columns], getattr(outputs, kind), rtol=1e-3, atol=1e-5)
+    spoilt = np.where(np.arange(2)[:, None, None, None] == 1, np.nan, pictures).astype(np.float32)
+    assert list(np.isnan(found.shown(spoilt, on_grid=lambda x: x)).all(axis=(1, 2, 3))) == [False, True]
+    for wanted in ({"kinds": ("pool", "spatial")}, {"pipeline": "edm"}):
+        with pytest.raises(UserError, match=r"(spatial|'edm'): is for the Inception network .*, which this is not"):
+            features.load("digits", **wanted)
+
+
+def test_outputs_are_those_of_adms_evaluator(public_weights: dict[str, np.ndarray]) -> None:
+    """Spatial features are the first channels of Mixed_6d's 1x1 convolution, normalised, after the ReLU.
+
+    They are computed here from what the block is given, under the public names.
+    """
+    network, shown = inception.from_public(public_weights), jnp.asarray(images("small"))
+    found = jax.jit(network.outputs)(shown)
+    assert found._fields == ("pool", "spatial", "probabilities")
+    with np.load(REFERENCE) as reference:
+        expected = reference["small"]
+        np.testing.assert_allclose(found.pool, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).mean())
+
+    def given(images: jax.Array) -> jax.Array:
+        x = network._apply("", inception.STEM, inception.enlarge(images))
+        for block in ("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c"):
+            branches = inception.BLOCKS[block]
+            x = jnp.concatenate([network._apply(f"{block}.", branch, x) for branch in branches], axis=-1)
+        return x
+
+    layer = {name: array.astype(np.float64) for name, array in public_weights.items() if "Mixed_6d.branch1x1." in name}
+    kernel, *parts = (layer[f"Mixed_6d.branch1x1.{part}"] for part in ("conv.weight", *inception.NORMALISATION))
+    scale, shift, mean, variance = (part[:7] for part in parts)
+    convolved = np.asarray(jax.jit(given)(shown), np.float64) @ kernel[:7, :, 0, 0].T
+    expected = np.maximum((convolved - mean) / np.sqrt(variance + 1e-3) * scale + shift, 0)
+    assert found.spatial.shape == (2, 2023) and 0.2 < np.mean(expected > 0) < 0.8
+    np.testing.assert_allclose(found.spatial, expected.reshape(2, -1), rtol=1e-4, atol=1e-4 * expected.mean())
+    logits = np.asarray(found.pool, np.float64) @ public_weights["fc.weight"].T.astype(np.float64)
+    np.testing.assert_allclose(found.probabilities, scipy.special.softmax(logits, axis=1), rtol=1e-3, atol=1e-8)
+
+
+def test_the_classifier_may_be_left_out(public_weights: dict[str, np.ndarray]) -> None:
+    """Without it the network has 21.8 million parameters, and no probabilities."""
+    network = inception.from_public({name: x for name, x in public_weights.items() if not name.startswith("fc.")})
+    assert sum(x.size for x in jax.tree.leaves(nnx.state(network, nnx.Param))) == 21_768_352
+    with pytest.raises(ValueError, match=r"fc\.weight: is not among the weights"):
+        network.outputs(jnp.zeros((1, 8, 8, 3)))
+    with pytest.raises(ValueError, match=r"fc\.weight: has shape \(1000, 2048\), in the network \(1008, 2048\)"):
+        inception.from_public(public_weights | {"fc.weight": public_weights["fc.weight"][:1000]})
 
 
 @pytest.mark.parametrize("side", [32, 64, 299, 320])

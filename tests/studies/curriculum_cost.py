@@ -32,7 +32,7 @@ class Runner:
         changed = config_lib.changed(config_lib.complete(config_lib.load(config)), changes)
         experiment = experiment_lib.from_config(changed, jax.devices()[:1]).with_clusters(folder, Line())
         self.compiled, self.state = experiment.compiled, experiment.init_state()
-        self.weights = self.compiled.initial_weights(self.state)
+        self.weights = self.compiled.initial_carry(self.state)
         dataset = pipeline.make_dataset(
             experiment.dataset.open(),
             experiment.dataset,

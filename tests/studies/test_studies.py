@@ -19,6 +19,15 @@ SMALLEST: dict[str, tuple[str, list[str]]] = {
             r"^median ratio of 4 turns \d+\.\d{4}, 95 % interval \d+\.\d{4} to \d+\.\d{4}$",
         ],
     ),
+    "relative_entropy_scale": (
+        "--latents=300 --dimension=16 --samples=100 --timesteps=20 --block=100",
+        [
+            r"^300 latents of 16 dimensions in 3 blocks; ",
+            r"^mean and covariance: \S+ s, ",
+            r"^relative entropy: \S+ pairs x levels a second on \d cpu device \(\S+ a CPU second\); ",
+            r"^bound for v5e:4x4: \S+ s; \S+ s if distances are read from memory at each level$",
+        ],
+    ),
     "relative_entropy_speed": (
         "--dataset=digits --images=200 --samples=20 --repeats=1 --whole=400 --whole_samples=50 --timesteps 10 20",
         [

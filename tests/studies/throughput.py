@@ -52,7 +52,7 @@ def measure(name: str, steps: int, side: int) -> None:
     experiment = experiment_lib.from_config(load(name), jax.devices()[:1])
     compiled, number = experiment.compiled, experiment.config.batch_size
     state = experiment.init_state()
-    weights = compiled.initial_weights(state)
+    weights = compiled.initial_carry(state)
     batch = random_batch(experiment)
     square = jnp.ones((side, side))
     product = jax.jit(lambda a: a @ a)
@@ -77,7 +77,7 @@ def measure(name: str, steps: int, side: int) -> None:
 def compile_seconds(name: str, depth: int) -> float:
     experiment = experiment_lib.from_config(load(name, depth=depth, scan_unroll=1), jax.devices()[:1])
     step = experiment.compiled
-    batch, weights = random_batch(experiment), jax.eval_shape(step.initial_weights, step.abstract_state)
+    batch, weights = random_batch(experiment), jax.eval_shape(step.initial_carry, step.abstract_state)
     began = time.perf_counter()
     step.step.lower(step.abstract_state, batch, weights).compile()
     return time.perf_counter() - began

@@ -26,7 +26,7 @@ def states_by_step() -> dict[int, TrainState]:
     """The states of a short training run, on the host."""
     experiment = tiny.experiment()
     compiled, state = experiment.compiled, experiment.init_state()
-    weights, states = compiled.initial_weights(state), {}
+    weights, states = compiled.initial_carry(state), {}
     for step in range(1, 8):
         state, weights, _ = compiled.step(state, tiny.batch(experiment, step), weights)
         states[step] = jax.tree.map(np.array, state)  # copies: the next step takes the state's memory

@@ -141,7 +141,7 @@ def make_training(spoilt: int = -1) -> Loop:
     state = experiment.init_state()
     new_window = functools.partial(CurriculumWindow, batch_size=16, num_stages=3)
     compiled = experiment.compiled
-    weights = compiled.initial_weights(state)
+    weights = compiled.initial_carry(state)
     batches = Interrupted(experiment, spoilt)
     return Loop(compiled.step, state, weights, batches, compiled.batch_sharding, new_window)
 
@@ -158,7 +158,7 @@ def test_what_is_logged_of_a_curriculum() -> None:
 
     experiment = tiny.experiment()
     batches, state = Interrupted(experiment), experiment.init_state()
-    weights, seen = compiled.initial_weights(state), []
+    weights, seen = compiled.initial_carry(state), []
     for _ in range(2):
         state, weights, metrics = compiled.step(state, jax.device_put(next(batches), compiled.batch_sharding), weights)
         seen.append(jax.device_get(metrics))

@@ -12,6 +12,7 @@ import tiny
 from diffcurr.batch import Batch
 from diffcurr.curriculum.rules import Patience, Seen
 from diffcurr.training import step as step_lib
+from diffcurr.training import updating
 from diffcurr.training.sharding import batch_sharding
 
 CURRICULA = {
@@ -28,7 +29,7 @@ CURRICULA = {
 def test_one_compilation_for_all_stages(settings: dict, compilations: Callable[[], int]) -> None:
     experiment = tiny.experiment(**settings)
     compiled, state = experiment.compiled, experiment.init_state()
-    weights, stages = compiled.initial_weights(state), []
+    weights, stages = compiled.initial_carry(state), []
     batches = [tiny.batch(experiment, step) for step in range(40)]
     for step, batch in enumerate(batches):
         before = compilations()
@@ -46,7 +47,7 @@ def test_no_curriculum_equals_every_cluster_active_bit_for_bit() -> None:
 
     curriculum = tiny.experiment()  # easy to hard, but told at every step that all clusters are active
     compiled, state = curriculum.compiled, curriculum.init_state()
-    everything = jax.device_put(np.ones(3, np.float32), compiled.initial_weights(state).sharding)
+    everything = jax.device_put(np.ones(3, np.float32), compiled.initial_carry(state).sharding)
     losses = []
     for step in range(12):
         state, _, metrics = compiled.step(state, tiny.batch(curriculum, step), everything)
@@ -173,7 +174,7 @@ def test_ema_follows_closely_at_first() -> None:
     """A half-life of 0.5 times the steps so far, until the decay's own is reached: here after 13 steps."""
     experiment = tiny.experiment(ema__decay=0.9, ema__rampup=0.5)
     config = experiment.step_config
-    decays = [float(step_lib._ema_decay(config, jnp.int32(n))) for n in range(20)]
+    decays = [float(updating.ema_decay(config, jnp.int32(n))) for n in range(20)]
     np.testing.assert_allclose(decays, [min(0.9, 0.5 ** (2 / n)) if n else 0.0 for n in range(20)], rtol=1e-6)
     assert decays[13] < 0.9 == pytest.approx(decays[14])
     state, _ = tiny.train(experiment, 1)

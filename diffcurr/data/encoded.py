@@ -1,0 +1,208 @@
+"""The latents that `--job=encode` has written, read an example at a time."""
+
+import dataclasses
+import functools
+from typing import Annotated, Any
+
+import annotated_types as at
+import grain
+import numpy as np
+from etils import epath
+from jaxtyping import Float
+
+from diffcurr import ranges
+from diffcurr.codecs import Codec, Identity
+from diffcurr.data import shards
+from diffcurr.data.base import Dataset
+from diffcurr.data.listing import FOUND, MOST_CLASSES
+from diffcurr.data.shards import Contents
+from diffcurr.data.sources import BadExample, Source, fingerprint
+from diffcurr.data.user_files import sample_latent
+from diffcurr.errors import UserError, first_line
+
+MIRROR = "mirror"  # the field of an example that holds the latent of its mirrored image
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encoded(Dataset):
+    """Latents that `--job=encode` has made of another data set, in the folder `data_dir`.
+
+    What is left to be found is read from the folder's manifest. With all of it given, a config can be checked and
+    planned where the folder is not.
+
+    Attributes:
+      size: height and width of a latent; 0 for those that are stored.
+      channels: channels of a latent; 0 for those that are stored.
+      classes: number of classes; 0 for none, -1 for as many as are stored.
+      flip: take the latent of an image or of its mirror image at random; both were stored if the images were mirrored.
+    """
+
+    is_latent = True
+
+    size: Annotated[int, at.Interval(ge=0, le=2048)] = 0
+    channels: Annotated[int, at.Interval(ge=0, le=1024)] = 0
+    classes: Annotated[int, at.Interval(ge=FOUND, le=MOST_CLASSES)] = FOUND
+    flip: bool = False  # type: ignore[misc]
+
+    @functools.cached_property
+    def contents(self) -> Contents:
+        """What the folder holds.
+
+        Raises:
+          UserError: if it is not whole, or not what the settings say.
+        """
+        if not self.data_dir:
+            raise UserError(
+                "dataset.data_dir is missing: give the folder that --job=encode wrote; to plan without it, give "
+                "dataset.size, dataset.channels and dataset.classes"
+            )
+        contents, _ = shards.read_manifest(self._folder)
+        height, width, channels = contents.latent_shape
+        if self.size not in (0, height) or self.size not in (0, width):
+            raise UserError(f"dataset.size = {self.size}: latents in {self.data_dir} are {height}x{width}; give 0")
+        if self.channels not in (0, channels):
+            raise UserError(f"dataset.channels = {self.channels}: latents in {self.data_dir} have {channels}; give 0")
+        if self.classes not in (FOUND, 0, contents.num_classes):
+            raise UserError(
+                f"dataset.classes = {self.classes}: latents in {self.data_dir} have {contents.num_classes} classes; "
+                f"give {FOUND} for those"
+            )
+        if self.flip and not contents.mirrored:
+            raise UserError(
+                f"dataset.flip = {self.flip}: {self.data_dir} has no latents of mirrored images: set dataset.flip = "
+                f"False, or encode the images again with it"
+            )
+        return contents
+
+    @property
+    def _folder(self) -> epath.Path:
+        return epath.Path(self.data_dir).expanduser()
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]  # a class attribute of Dataset
+        if self.size and self.channels:
+            return self.size, self.size, self.channels
+        height, width, channels = self.contents.latent_shape
+        return height, width, channels
+
+    @functools.cached_property
+    def num_classes(self) -> int:  # type: ignore[override]
+        return self.contents.num_classes if self.classes == FOUND else self.classes
+
+    @property
+    def found(self) -> dict[str, Any]:
+        height, width, channels = self.shape
+        return {
+            "size": height if height == width else 0,  # another shape is in the manifest alone
+            "channels": channels,
+            "classes": self.num_classes,
+        }
+
+    @property
+    def codec_identity(self) -> dict[str, Any] | None:
+        """Identity of the codec whose latents they are; None where the folder is not there or not whole."""
+        if not self.data_dir or not (self._folder / shards.MANIFEST).exists():
+            return None
+        return dict(self.contents.codec)
+
+    def open(self) -> Source:
+        return EncodedLatents(self._folder, self.contents, mirrored=self.flip)
+
+    def scaled(self, stored: Any) -> Float[np.ndarray, "batch height width channel"]:
+        return np.asarray(stored, np.float32)
+
+    def drawn(self, examples: grain.MapDataset) -> grain.MapDataset:
+        return examples.random_map(functools.partial(_draw, channels=self.shape[-1], flip=False))
+
+    def trained(self, examples: grain.MapDataset) -> grain.MapDataset:
+        return examples.random_map(functools.partial(_draw, channels=self.shape[-1], flip=self.flip))
+
+
+class EncodedLatents:
+    """{"image": float32 [height, width, channels or 2 channels], "label": int}, read from shards when asked for.
+
+    Attributes:
+      classes: the names of the classes, or None.
+    """
+
+    def __init__(self, folder: epath.Path, contents: Contents, *, mirrored: bool):
+        """
+        Args:
+          mirrored: whether the latent of the mirrored image is given too, as "mirror".
+
+        Raises:
+          UserError: if a shard is missing, or not as long as the manifest says.
+        """
+        self._folder, self._contents, self._mirrored = folder, contents, mirrored
+        self._manifest = shards.read_manifest(folder)[1]
+        self.classes = contents.classes
+        paths = [shards.shard_file(folder, index) for index in range(contents.number)]
+        for path, known in zip(paths, self._manifest, strict=True):
+            size = path.stat().length if path.exists() else 0
+            if size != known["bytes"]:
+                there = f"has {size:,} bytes of {known['bytes']:,}" if size else "is missing"
+                raise UserError(f"{path} {there}: {shards.FINISH}")
+        # With its number of examples behind the name, a file is opened when it is needed.
+        named = [f"{path}[0:{known['examples']}]" for path, known in zip(paths, self._manifest, strict=True)]
+        self._records = grain.sources.ArrayRecordDataSource(named)
+
+    def __len__(self) -> int:
+        return self._contents.examples
+
+    def __repr__(self) -> str:
+        return f"EncodedLatents({len(self)} latents in {self._folder})"
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            stored, fields = self._contents.unpack(self._records[index])
+        except Exception as error:  # BadExample, or whatever the reader raises at a damaged file
+            path = shards.shard_file(self._folder, index // self._contents.shard)
+            what = str(error) if isinstance(error, BadExample) else f"cannot be read: {first_line(error)}"
+            raise BadExample(
+                f"{path}: example {index % self._contents.shard} {what}; --job=encode finds and replaces such shards"
+            ) from error
+        label = {"label": np.int32(fields["label"])} if "label" in fields else {}
+        mirror = {MIRROR: stored[1].astype(np.float32)} if self._mirrored else {}
+        return {"image": stored[0].astype(np.float32)} | label | mirror
+
+    def identity(self) -> dict[str, Any]:
+        """See `sources.identity`."""
+        return {
+            "latents": fingerprint(*(one["sha256"].encode() for one in self._manifest)),
+            "codec": fingerprint(repr(sorted(self._contents.codec.items())).encode()),
+        }
+
+
+def identity_of(codec: Codec) -> dict[str, Any]:
+    """Identity of a codec, as it is stored beside its latents."""
+    return {"name": type(codec).__name__} | codec.identity()
+
+
+def check_codec(dataset: Dataset, codec: Codec) -> None:
+    """Latents may be trained with the codec that made them, to be decoded by it, or with `identity`, to be shown raw.
+
+    Raises:
+      UserError: if stored latents are known to be those of another codec: with what differs.
+    """
+    known = dataset.codec_identity
+    if known is None or isinstance(codec, Identity):
+        return
+    given = identity_of(codec)
+    differ = [key for key in sorted(known | given) if known.get(key) != given.get(key)]
+    if differ:
+        words = (
+            f"{key} is {ranges.shown(known.get(key))} there and {ranges.shown(given.get(key))} here" for key in differ
+        )
+        raise UserError(
+            f"codec: the latents in dataset.data_dir = {dataset.data_dir!r} are those of another one: "
+            f"{', '.join(words)}: set codec to that one, or encode the images again by --job=encode"
+        )
+
+
+def _draw(example: dict[str, Any], rng: np.random.Generator, channels: int, flip: bool) -> dict[str, Any]:
+    """The latent, or its mirror image's; drawn from its distribution."""
+    mirror = example.get(MIRROR)
+    example = {name: value for name, value in example.items() if name != MIRROR}
+    if flip and rng.random() < 0.5:
+        example["image"] = mirror
+    return sample_latent(example, rng, channels)

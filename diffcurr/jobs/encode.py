@@ -1,0 +1,173 @@
+"""A data set's latents, written once to be trained on: `python -m diffcurr.main --config=... --job=encode`"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from diffcurr import experiment as experiment_lib
+from diffcurr.codecs import Identity
+from diffcurr.data import shards
+from diffcurr.data.datasets import Dataset
+from diffcurr.data.encoded import identity_of
+from diffcurr.data.on_threads import each
+from diffcurr.data.shards import Contents, Stored
+from diffcurr.data.sources import Part, Source, identity
+from diffcurr.errors import UserError
+from diffcurr.experiment import Experiment
+from diffcurr.reporting import figures
+from diffcurr.reporting.progress import Countdown, Line
+from diffcurr.sampling.decoding import Decoder
+from diffcurr.sampling.encoding import Encoder
+from diffcurr.training import distributed
+
+PICTURE = "encode.png"
+SHOWN = 24  # images that are shown beside their reconstructions
+
+
+def run(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike | None = None) -> int:
+    """Writes shards of latents, manifest.json and encode.png. Returns the exit code.
+
+    Process p of P writes shards p, p + P, ...; the shards are the same for any number of processes and devices. Started
+    again, it goes on with the shards that are not there.
+
+    Args:
+      out: the folder to write to; `encoded` in the workdir if None.
+
+    Raises:
+      UserError: if the folder holds other latents, cannot be written, or an image cannot be read or encoded.
+    """
+    experiment, primary = experiment_lib.from_config(config), distributed.is_primary()
+    dataset, codec, line = experiment.dataset, experiment.codec, Line(silent=not primary)
+    folder = epath.Path(epath.Path(workdir) / "encoded" if out is None else out).expanduser()
+    _refuse_what_cannot_be_stored(experiment, folder)
+
+    ########################################################### what is to be written
+    source = distributed.primary_first(dataset.opened)
+    contents = _contents(experiment, source)
+    shards.check_contents(folder, contents)
+    mine = range(jax.process_index(), contents.number, jax.process_count())
+    written = each(functools.partial(shards.is_written, folder), mine, "checking shards")
+    missing = [index for index, whole in zip(mine, written, strict=True) if not whole]
+    number = sum(len(contents.numbers(index)) for index in missing)
+    left = int(distributed.total(number))  # from here on, all have looked at what is there
+    line.say(
+        f"{contents.examples:,} images of {experiment.config.dataset.name}, {left:,} of them to be encoded "
+        f"by {experiment.config.codec.name} on {experiment.mesh.size} device(s); writing to {folder}"
+    )
+    encoder = Encoder(codec=codec, params=codec.load(), devices=experiment.decoder.devices, contents=contents)
+    if primary:
+        shards.prepare(folder, whole=not left)
+        if not (folder / PICTURE).exists():
+            _draw(folder / PICTURE, encoder, dataset, source, alpha=experiment.has_alpha)
+            line.say(f"images beside what the codec makes of them: look at {folder / PICTURE}")
+    distributed.total(0)
+
+    ####################################################################### the shards
+    examples = _read(source, contents, missing, dataset.threads, ahead=2 * encoder.batch)
+    whose = "" if jax.process_count() == 1 else f" (process 0 of {jax.process_count()})"
+    stored = _counted(encoder(examples, dataset.scaled), number, Countdown(line, f"encoded{whose}", "images"))
+    problem = None
+    try:
+        for index in missing:
+            part = itertools.islice(stored, len(contents.numbers(index)))
+            shards.write(folder, contents, index, part, getattr(source, "name_of", "example {}".format))
+    except UserError as error:
+        problem = error
+    failed = distributed.total(problem is not None)
+    if problem is not None:
+        raise problem
+    if failed:
+        raise UserError("--job=encode: another process could not write its shards: see what it says")
+
+    ##################################################################### the manifest
+    if primary:
+        manifest = shards.finish(folder, contents)
+        mean, std = (" ".join(f"{value:.3g}" for value in manifest["statistics"][key]) for key in ("mean", "std"))
+        line.say(
+            f"{folder}: {contents.examples:,} latents of {'x'.join(map(str, contents.latent_shape))}, "
+            f"mean {mean}, std {std} by channel{_skipped(contents)}; "
+            f"train with --config.dataset=encoded --config.dataset.data_dir={folder}"
+        )
+    return 0
+
+
+def _refuse_what_cannot_be_stored(experiment: Experiment, folder: epath.Path) -> None:
+    config, dataset = experiment.config, experiment.dataset
+    if dataset.is_latent:
+        raise UserError(
+            f"--job=encode: dataset.name = {config.dataset.name!r} holds latents already: give a data set of images, "
+            f"such as --config.dataset=folder"
+        )
+    if isinstance(experiment.codec, Identity):
+        raise UserError(f"--job=encode: codec.name = {config.codec.name!r} encodes nothing: choose another codec")
+    if len(experiment.shape) != 3:
+        raise UserError(f"--job=encode: latents of shape {experiment.shape} cannot be stored, which is no image's")
+    if dataset.augment:
+        raise UserError(
+            f"--job=encode: dataset.augment = {dataset.augment}: stored latents cannot be augmented; set it to 0"
+        )
+    if "://" in str(folder):
+        raise UserError(
+            f"--out={folder}: shards are written to a disk: give a folder there, and copy it when it is whole"
+        )
+
+
+def _contents(experiment: Experiment, source: Source) -> Contents:
+    """What the shards will hold; nothing is encoded."""
+    config, dataset, codec = experiment.config, experiment.dataset, experiment.codec
+    place = ("data_dir", "threads", "on_bad_file", "flip")  # do not decide what an image looks like
+    settings = {key: value for key, value in config.dataset.to_dict().items() if key not in place}
+    one = jax.ShapeDtypeStruct((1, *dataset.shape), jnp.float32)
+    _, std = jax.eval_shape(codec.encode_with, codec.abstract_params(), one)
+    return Contents(
+        examples=len(source),
+        shard=config.encode.shard,
+        latent_shape=experiment.shape,
+        image_shape=dataset.shape,
+        num_classes=dataset.num_classes,
+        classes=getattr(source, "classes", None),
+        has_std=std is not None,
+        mirrored=dataset.flip,
+        dtype=config.encode.dtype,
+        codec=identity_of(codec),
+        source={"settings": settings} | identity(source),
+        skipped=getattr(source, "skipped", 0),
+    )
+
+
+def _read(
+    source: Source, contents: Contents, indices: Sequence[int], threads: int, ahead: int
+) -> Iterator[dict[str, Any]]:
+    """The examples of some shards, in order, read ahead on threads."""
+    numbers = [np.arange(contents.examples)[contents.numbers(index)[0] :][: contents.shard] for index in indices]
+    part = Part(source, np.concatenate([np.zeros(0, int), *numbers]))
+    return (
+        iter(grain.MapDataset.source(part).to_iter_dataset(grain.ReadOptions(threads, ahead))) if numbers else iter(())
+    )
+
+
+def _counted(stored: Iterator[Stored], number: int, countdown: Callable[[int, int], None]) -> Iterator[Stored]:
+    for done, one in enumerate(stored, 1):
+        countdown(done, number)
+        yield one
+
+
+def _draw(path: epath.Path, encoder: Encoder, dataset: Dataset, source: Source, *, alpha: bool) -> None:
+    """Images, each beside what the codec makes of the mean of its latent."""
+    number = min(SHOWN, len(source), encoder.batch)
+    images = dataset.scaled(np.stack([encoder.checked(source[index]["image"]) for index in range(number)]))
+    decoder = Decoder(codec=encoder.codec, codec_params=lambda: encoder.params, devices=encoder.devices)
+    pairs = np.stack([images, decoder(encoder.means(images))], axis=1)
+    figures.save_grid(path, pairs.reshape(-1, *images.shape[1:]), columns=8, alpha=alpha)
+
+
+def _skipped(contents: Contents) -> str:
+    return f"; {contents.skipped:,} that could not be read are left out" if contents.skipped else ""

@@ -1,0 +1,83 @@
+"""What a task is."""
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float
+
+from diffcurr import ranges
+from diffcurr.metrics.evaluation import Measured
+from diffcurr.training.compiled import CompiledStep
+from diffcurr.training.state import TrainState
+from diffcurr.training.window import Window
+
+Experiment: TypeAlias = Any
+"""The parts of a config, `diffcurr.experiment.Experiment`, which knows the tasks."""
+
+Evaluator: TypeAlias = Callable[[TrainState], Measured]
+
+
+class Task(ranges.Checked, abc.ABC):
+    """What is trained: a network, its step, what is drawn and measured of it. Its settings are its fields.
+
+    Class attributes:
+      metrics: what a step reports, a NamedTuple with `loss` and `grad_norm`.
+      denoises: whether it is a denoising network that is trained, which samples can be drawn from.
+    """
+
+    metrics: ClassVar[type[Any]]
+    denoises: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def check(self, experiment: Experiment) -> None:
+        """Raises ValueError or UserError if the parts do not fit the task. Allocates nothing."""
+
+    @abc.abstractmethod
+    def network(self, experiment: Experiment) -> tuple[Any, Any]:
+        """(graph definition, shapes of the parameters) of what is trained."""
+
+    @abc.abstractmethod
+    def init_state(self, experiment: Experiment, params: Any) -> TrainState:
+        """The state before the first step."""
+
+    @abc.abstractmethod
+    def init_params(self, experiment: Experiment) -> Any:
+        """The first parameters, a function of the seed alone. Jit-able."""
+
+    @abc.abstractmethod
+    def compiled(self, experiment: Experiment) -> CompiledStep:
+        """The train step for the experiment's mesh; compiled at its first call."""
+
+    @abc.abstractmethod
+    def window(self, experiment: Experiment, first_step: int, earlier: Sequence[Any]) -> Window:
+        """A window of steps, see `training.window.Window`."""
+
+    @abc.abstractmethod
+    def describe(self, experiment: Experiment) -> str:
+        """What is trained, in a few words."""
+
+    @abc.abstractmethod
+    def drawn(self, experiment: Experiment, state: TrainState) -> Float[np.ndarray, "n height width channel"]:
+        """Pictures that show what the network can do; in every process."""
+
+    @abc.abstractmethod
+    def columns(self, experiment: Experiment) -> int:
+        """Columns of the grid of these pictures; 0 for as square as it gets."""
+
+    @abc.abstractmethod
+    def evaluator(self, experiment: Experiment, number: int) -> Evaluator:
+        """What measures a state by so many pictures; process 0 is told what was measured, the others nothing."""
+
+    def position(self, experiment: Experiment) -> dict[str, Any]:
+        """What a checkpoint keeps beside the state, as JSON values."""
+        del experiment
+        return {}
+
+    def save_figures(self, experiment: Experiment, workdir: epath.Path) -> None:
+        """Writes pictures of the run so far into the workdir."""
+
+    def export(self, experiment: Experiment, state: TrainState, workdir: epath.Path) -> None:
+        """Writes what other runs need of this one; called after each save, in every process."""
