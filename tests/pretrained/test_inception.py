@@ -158,5 +158,5 @@ def test_rejects(public_weights: dict[str, np.ndarray], tmp_path: pathlib.Path) 
     with pytest.raises(UserError, match="pickled.pth: .*safetensors or npz"):
         features.load(tmp_path / "pickled.pth")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    with pytest.raises(UserError, match="other.npz: .*neither a classifier of --job=features nor the Inception"):
+    with pytest.raises(UserError, match="other.npz: .*no classifier of --job=features, and neither the Inception"):
         features.load(tmp_path / "other.npz")
