@@ -257,7 +257,8 @@ class Experiment:
           UserError: if there are none, or they are for other images.
         """
         settings = self.config.evaluation
-        path = epath.Path(settings.features).expanduser() if settings.features else self.config.dataset.name
+        shipped = self.dataset.encoded_from or self.config.dataset.name
+        path = epath.Path(settings.features).expanduser() if settings.features else shipped
         found = features.load(path, {one.kind for one in self.metrics.values()}, settings.pipeline)
         side, _, channels = self.picture_shape
         with concerning("evaluation.features"):

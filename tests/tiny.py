@@ -29,7 +29,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 AUTOENCODER: dict[str, Any] = {
     "name": "kl",
     "in_channels": 1,
-    "block_out_channels": (8, 8),
+    "block_out_channels": (8,),
     "layers_per_block": 1,
     "latent_channels": 2,
     "norm_num_groups": 4,

@@ -66,6 +66,11 @@ class Dataset(ranges.Checked, abc.ABC):
         return {}
 
     @property
+    def encoded_from(self) -> str:
+        """Name of the data set whose pictures were encoded; "" where none were, or it is not known."""
+        return ""
+
+    @property
     def codec_identity(self) -> dict[str, Any] | None:
         """Identity of the codec whose latents are stored; None where there are none, or it is not known."""
         return None

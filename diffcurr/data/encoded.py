@@ -99,6 +99,10 @@ class Encoded(Dataset):
         }
 
     @property
+    def encoded_from(self) -> str:
+        return str(self.contents.source.get("settings", {}).get("name", ""))
+
+    @property
     def codec_identity(self) -> dict[str, Any] | None:
         """Identity of the codec whose latents they are; None where the folder is not there or not whole."""
         if not self.data_dir or not (self._folder / shards.MANIFEST).exists():

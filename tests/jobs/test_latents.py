@@ -1,0 +1,80 @@
+"""If this fails, latent diffusion is broken somewhere: an autoencoder, its latents, a run on them, samples."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from diffcurr import experiment as experiment_lib
+from diffcurr.errors import UserError
+from diffcurr.jobs import encode, evaluate, sample, train
+
+SETTINGS = {
+    "steps": 4,
+    "log_every": 2,
+    "checkpoint_every": 0,
+    "sample_every": 4,
+    "sampling__samples": 6,
+    "sampling__steps": 2,
+    "sampling__clip": 0.0,
+    "evaluation__samples": 140,
+    "evaluation__metrics__frechet_distance__resamples": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A workdir of an autoencoder, and the latents of the digits by it."""
+    folder = tmp_path_factory.mktemp("latents")
+    settings = {"codec": tiny.AUTOENCODER, "conditioning": "none", "task": "autoencoder", "evaluate_every": 4}
+    config = tiny.config(**SETTINGS | settings | {"evaluation__training_samples": 140})
+    assert train.run(config, folder / "autoencoder") == 0
+    codec = codec_of(folder)
+    assert encode.run(tiny.config(**SETTINGS | {"codec": codec}), folder / "encoding", folder / "encoded") == 0
+    return folder
+
+
+def codec_of(folder: pathlib.Path) -> dict:
+    return tiny.AUTOENCODER | {"weights": str(folder / "autoencoder" / "autoencoder.safetensors")}
+
+
+def settings_of(folder: pathlib.Path) -> dict:
+    return SETTINGS | {
+        "codec": codec_of(folder),
+        "dataset": {"name": "encoded", "data_dir": str(folder / "encoded"), "size": 0, "channels": 0},
+    }
+
+
+def test_an_autoencoder_is_looked_at_and_measured(folder: pathlib.Path) -> None:
+    row = json.loads((folder / "autoencoder" / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert row["step"] == 4 and row["frechet_distance_examples"] == 140
+    assert 0 < row["reconstruction_psnr"] < 20, "it has hardly been trained"
+    logged = json.loads((folder / "autoencoder" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert logged["loss"] == pytest.approx(logged["reconstruction"] + 1e-6 * logged["divergence"], rel=1e-5)
+    with Image.open(folder / "autoencoder" / "samples" / "00000004.png") as grid:
+        assert grid.size == (8 * 66 + 2, 8 * 66 + 2)  # 32 pictures, each beside its reconstruction
+
+
+def test_a_run_on_latents_is_seen_in_pixels(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Trained on stored latents; grids, samples and distances are decoded, and the evaluation says by what."""
+    config = tiny.config(**settings_of(folder))
+    assert train.run(config, tmp_path / "run") == 0
+    with Image.open(tmp_path / "run" / "samples" / "00000004.png") as grid:
+        assert grid.size == (10 * 66 + 2, 66 + 2)  # six digits of 8x8, enlarged, a column for each class
+    assert sample.run(config, tmp_path / "run") == 0
+    images = np.load(tmp_path / "run" / "samples.npz")["images"]
+    assert images.shape == (6, 8, 8, 1)
+    assert evaluate.run(config, tmp_path / "run") == 0
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert found["reference"]["decoded_by"]["name"] == "kl" and found["reference"]["examples"] == 1797
+    assert found["frechet_distance"]["reference_examples"] == 1797
+
+    pixels = tiny.config(**SETTINGS | {"codec": codec_of(folder), "sample_every": 0})
+    assert train.run(pixels, tmp_path / "pixels") == 0  # encoded inside the step
+    with pytest.raises(UserError, match=r"codec: the latents in .* scale is 1.0 there and 2.0 here"):
+        experiment_lib.from_config(tiny.config(**settings_of(folder) | {"codec": codec_of(folder) | {"scale": 2.0}}))
+    with pytest.raises(UserError, match="clip = 1.0: latents have no limits; give 0"):
+        experiment_lib.from_config(tiny.config(**settings_of(folder) | {"sampling__clip": 1.0}))
