@@ -5,13 +5,13 @@ r"""Fashion-MNIST in the latents of a small autoencoder, class-conditional: late
         --config.dataset=fashion_mnist --config.dataset.data_dir=DATA_DIR --out=LATENTS
     python -m diffcurr.main --config=configs/fashion_mnist_latents.py --config.dataset.data_dir=LATENTS
 
-The first command leaves runs/fashion_mnist_autoencoder/autoencoder.safetensors, which the others read. The second says the
-mean and standard deviation of each channel of the latents. With these as --config.codec.mean and --config.codec.std of
-both commands, latents are encoded once more, with a standard deviation of 1, which is what this config expects.
+The first command leaves runs/fashion_mnist_autoencoder/autoencoder.safetensors, which the others read. The second says
+the mean and standard deviation of each channel of the latents. With these as --config.codec.mean and --config.codec.std
+of both commands, latents are encoded once more, with a standard deviation of 1, which is what this config expects.
 
-Expected result: 2,000 samples after 2,000 steps, without guidance, have a Fréchet distance of 101, where the same network
-on pixels has 238 (docs/evidence/README.md, "In latents"; one seed). A minute to encode and a quarter of an hour to train on
-one of two CPU cores.
+Expected result: 2,000 samples after 2,000 steps, without guidance, have a Fréchet distance of 101, where the same
+network on pixels has 238 (docs/evidence/README.md, "In latents"; one seed). A minute to encode, and a quarter of an hour
+to train on one of two CPU cores.
 
 Where the settings come from: those of configs/fashion_mnist.py:edm, with patches of 1 on 7x7 latents, as many tokens as
 there.
