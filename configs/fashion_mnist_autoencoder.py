@@ -6,7 +6,7 @@ Data: TFDS `fashion_mnist`, see configs/fashion_mnist.py. It leaves autoencoder.
 configs/fashion_mnist_latents.py encodes with. In samples/ each picture stands before its reconstruction.
 
 Expected result: a peak signal-to-noise ratio of 23.8 dB, and a Fréchet distance of 31 of 1,000 reconstructions, where
-fresh real images have 23. Half an hour on two busy CPU cores.
+fresh real images have 23. 36 minutes on two busy CPU cores.
 
 Where the settings come from: the layout, the L1 loss and the small weight of the divergence are Rombach et al. 2022's,
 without their perceptual and adversarial terms; the sizes and the rate are ours.

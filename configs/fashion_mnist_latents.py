@@ -10,8 +10,8 @@ the mean and standard deviation of each channel of the latents. With these as --
 of both commands, latents are encoded once more, with a standard deviation of 1, which is what this config expects.
 
 Expected result: 2,000 samples after 2,000 steps, without guidance, have a Fréchet distance of 101, where the same
-network on pixels has 238 (docs/evidence/README.md, "In latents"; one seed). A minute to encode, and a quarter of an
-hour to train on one of two CPU cores.
+network on pixels has 238 (docs/evidence/README.md, "In latents"; one seed). A minute to encode, and 20 minutes to
+train beside the run on pixels, on two CPU cores.
 
 Where the settings come from: those of configs/fashion_mnist.py:edm, with patches of 1 on 7x7 latents, as many tokens as
 there.

@@ -10,7 +10,6 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from diffcurr import ranges
 from diffcurr.codecs import Codec, Identity
 from diffcurr.data import shards
 from diffcurr.data.base import Dataset
@@ -191,15 +190,10 @@ def check_codec(dataset: Dataset, codec: Codec) -> None:
     known = dataset.codec_identity
     if known is None or isinstance(codec, Identity):
         return
-    given = identity_of(codec)
-    differ = [key for key in sorted(known | given) if known.get(key) != given.get(key)]
-    if differ:
-        words = (
-            f"{key} is {ranges.shown(known.get(key))} there and {ranges.shown(given.get(key))} here" for key in differ
-        )
+    if words := shards.differences(known, identity_of(codec), "here"):
         raise UserError(
             f"codec: the latents in dataset.data_dir = {dataset.data_dir!r} are those of another one: "
-            f"{', '.join(words)}: set codec to that one, or encode the images again by --job=encode"
+            f"{words}: set codec to that one, or encode the images again by --job=encode"
         )
 
 

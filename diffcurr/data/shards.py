@@ -200,15 +200,22 @@ def check_contents(folder: epath.Path, contents: Contents) -> None:
     now = flatten(_plain(dataclasses.asdict(contents)))
     for path in sorted(folder.glob("shard-*.json")):
         there = flatten(_record(path).get("contents", {}))
-        differ = [key for key in sorted(now | there) if now.get(key) != there.get(key)]
-        if differ:
-            words = (
-                f"{key} is {ranges.shown(there.get(key))} there and {ranges.shown(now.get(key))} now" for key in differ
-            )
+        if words := differences(there, now, "now"):
             raise UserError(
-                f"{folder} holds latents of something else: {', '.join(words)}: give another folder by --out, or "
-                f"remove this one"
+                f"{folder} holds latents of something else: {words}: give another folder by --out, or remove this one"
             )
+
+
+def differences(there: Mapping[str, Any], given: Mapping[str, Any], where: str) -> str:
+    """What differs between the values that were stored and those that are given, in words; "" if nothing does.
+
+    Args:
+      where: a word for the place of the given ones.
+    """
+    differ = (key for key in sorted({*there, *given}) if there.get(key) != given.get(key))
+    return ", ".join(
+        f"{key} is {ranges.shown(there.get(key))} there and {ranges.shown(given.get(key))} {where}" for key in differ
+    )
 
 
 def prepare(folder: epath.Path, *, whole: bool) -> None:

@@ -15,6 +15,7 @@ from diffcurr.codecs import Codec, Identity
 from diffcurr.data import pipeline
 from diffcurr.data.base import on_grid
 from diffcurr.data.datasets import Dataset
+from diffcurr.data.encoded import identity_of
 from diffcurr.data.sources import Source, identity
 
 BATCH = 256  # examples that are read and decoded at a time
@@ -106,7 +107,7 @@ class RealPictures:
     @property
     def described(self) -> dict[str, Any]:
         """What they are, as JSON values."""
-        codec = {"decoded_by": self.decoder.codec.identity()} if self.are_decoded else {}
+        codec = {"decoded_by": identity_of(self.decoder.codec)} if self.are_decoded else {}
         return identity(self._source) | codec
 
     @property
