@@ -176,6 +176,9 @@ def of_reference(
     number: int,
     devices: Sequence[jax.Device] = (),
     cache: epath.PathLike | None = None,
+    *,
+    stored: Callable[[], Iterator[Float[np.ndarray, "b ..."]]] | None = None,
+    made_by: str = "",
 ) -> Float[np.ndarray, "number feature"]:
     """Features of real images, kept in a folder under the hash of what they are made from.
 
@@ -187,6 +190,8 @@ def of_reference(
       number: how many there are.
       devices: those of this process to compute on; JAX's first if empty.
       cache: the folder; `cache_folder()` if None.
+      stored: what the images are made from, which is cheaper to read; the images themselves if None.
+      made_by: what makes them from it.
 
     Raises:
       UserError: see `Features.check_finite`.
@@ -207,9 +212,10 @@ def of_reference(
         _say_not_kept(error)
         return extracted()
     content = None
-    for images in read():
-        content = content or hashlib.sha256(f"{features.name} {(number, *images.shape[1:])} {images.dtype}".encode())
-        content.update(np.ascontiguousarray(images).data)
+    for part in (stored or read)():
+        made_of = f"{features.name} {(number, *part.shape[1:])} {part.dtype}{made_by}"
+        content = content or hashlib.sha256(made_of.encode())
+        content.update(np.ascontiguousarray(part).data)
     assert content is not None
     made_from = content.hexdigest()
     path = folder / f"features-{made_from[:16]}.safetensors"

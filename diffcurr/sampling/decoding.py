@@ -122,9 +122,19 @@ class RealPictures:
 
     def read(self) -> Iterator[Float[np.ndarray, "b height width channel"]]:
         """Those of this process, in [-1, 1], in an order that never changes."""
+        for x in self.stored():
+            yield self.quantised(self.decoder(x)) if self.dataset.is_latent else x
+
+    def stored(self) -> Iterator[Float[np.ndarray, "b ..."]]:
+        """What they are made from: latents, or the pictures themselves."""
         share = {"process_index": self.process_index, "process_count": self.process_count, "batch_size": BATCH}
         for batch in pipeline.stream(self._source, self.dataset, lambda _: {}, len(self._source), seed=0, **share):
-            yield self.quantised(self.decoder(batch.x)) if self.dataset.is_latent else batch.x
+            yield batch.x
+
+    @property
+    def made_by(self) -> str:
+        """What makes them from it, in words; "" for nothing."""
+        return f" {sorted(identity_of(self.decoder.codec).items())}" if self.are_decoded else ""
 
     def quantised(
         self, images: Float[np.ndarray, "batch height width channel"]

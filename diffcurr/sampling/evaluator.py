@@ -124,7 +124,15 @@ def features_of(pictures: RealPictures, features: Features) -> Float[np.ndarray,
     """Features of all pictures, in every process, each of which looks at its share."""
     mine = pictures.numbers_here
     with jax.transfer_guard("allow"):
-        return distributed.gather(mine, of_reference(features, pictures.read, len(mine), pictures.devices))
+        found = of_reference(
+            features,
+            pictures.read,
+            len(mine),
+            pictures.devices,
+            stored=pictures.stored,
+            made_by=pictures.made_by,
+        )
+        return distributed.gather(mine, found)
 
 
 def widths(features: Features) -> dict[str, int]:

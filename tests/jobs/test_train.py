@@ -132,7 +132,7 @@ def test_evaluate(
     assert 10 * distance["floor"] < distance["low"] < distance["value"] < distance["high"]
     assert found["kernel_distance"]["low"] > 0
     assert "step 40, 300 samples against 1,797 of digits" in capsys.readouterr().out
-    monkeypatch.setattr(evaluator, "of_reference", lambda *read: load_file(kept)["features"])
+    monkeypatch.setattr(evaluator, "of_reference", lambda *read, **stored: load_file(kept)["features"])
     assert evaluate.run(tiny.config(**settings), run[0]) == 0
     assert json.loads((run[0] / "evaluation.json").read_text()) == found
     for process in ("whole", "stopped"):  # during training: the same row, also of a run that is continued
