@@ -20,6 +20,7 @@ from diffcurr import config as config_lib
 from diffcurr import parts
 from diffcurr.batch import Batch
 from diffcurr.codecs import CODECS, Codec, Identity
+from diffcurr.codecs.on_host import OnHost
 from diffcurr.conditioning import CONDITIONINGS, Conditioning, Field
 from diffcurr.curriculum import CLUSTERINGS, RULES
 from diffcurr.curriculum.clusters import Clustering
@@ -34,7 +35,7 @@ from diffcurr.metrics.features import Features
 from diffcurr.networks import NETWORKS
 from diffcurr.processes import DENSITIES, PREDICTIONS, PROCESSES, WEIGHTINGS, Process
 from diffcurr.reporting.progress import Countdown, Line
-from diffcurr.sampling.decoding import Decoder, RealPictures
+from diffcurr.sampling.decoding import RealPictures
 from diffcurr.sampling.drawing import Sampler, Sampling
 from diffcurr.sampling.evaluator import Evaluator
 from diffcurr.sampling.solvers import SOLVERS, Solver
@@ -204,13 +205,13 @@ class Experiment:
         x = jnp.asarray(batch.x)
         if self.dataset.augment:
             x, _ = augmentation.augment(step_key(self.config.seed, "augmentation", 0, 0), x, self.dataset.augment)
-        return self.decoder(np.asarray(x)) if self.dataset.is_latent else np.asarray(x)
+        return self.decoder.decoded(np.asarray(x)) if self.dataset.is_latent else np.asarray(x)
 
     @functools.cached_property
-    def decoder(self) -> Decoder:
-        """Decodes latents on the host."""
+    def decoder(self) -> OnHost:
+        """The codec for what is on the host."""
         here = [device for device in self.mesh.devices.flat if device.process_index == jax.process_index()]
-        return Decoder(codec=self.codec, codec_params=lambda: self._codec_params_here, devices=here)
+        return OnHost(codec=self.codec, params=lambda: self._codec_params_here, devices=here)
 
     @functools.cached_property
     def _codec_params_here(self) -> Any:

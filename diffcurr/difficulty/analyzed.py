@@ -3,15 +3,15 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from diffcurr.batch import Batch, in_chunks
+from diffcurr.batch import Batch
 from diffcurr.codecs import Codec
+from diffcurr.codecs.on_host import OnHost
 from diffcurr.conditioning import Conditioning
 from diffcurr.data import pipeline
 from diffcurr.data.datasets import Dataset
@@ -95,40 +95,18 @@ def load_data(experiment: Experiment, say: Callable[[str], None]) -> Data:
     source = distributed.primary_first(dataset.opened)
     number = min(len(source), config.analysis.images)
     say(f"{config.dataset.name}: {number:,} of {len(source):,} images")
-    encoder = None if experiment.encoder is None else Encoder(experiment.encoder)
+    encode = None if experiment.encoder is None else _encoder(experiment.encoder)
 
     def read(number: int, process_index: int, process_count: int) -> Iterator[Batch]:
         share = {"process_index": process_index, "process_count": process_count, "batch_size": READ}
         batches = pipeline.stream(source, dataset, experiment.conditioning.of, number, config.seed, **share)
-        return batches if encoder is None else map(encoder, batches)
+        return batches if encode is None else map(encode, batches)
 
     shape = dataset.shape if experiment.encoder is None else experiment.encoder.latent_shape(dataset.shape)
     return Data(read=read, number=number, shape=shape, block=config.analysis.block)
 
 
-class Encoder:
-    """Encodes what is on the host, on the devices of this process; its weights are read when they are first needed."""
-
-    def __init__(self, codec: Codec):
-        mesh = Mesh(np.array(jax.local_devices()), "images")
-        self._codec, self._devices = codec, mesh.size
-        self._spread, self._everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("images",), ()))
-
-    @functools.cached_property
-    def _params(self) -> Any:
-        return jax.device_put(self._codec.load(), self._everywhere)
-
-    @functools.cached_property
-    def _encode(self) -> Any:
-        def encode(params: Any, images: jax.Array) -> jax.Array:
-            one = functools.partial(self._codec.encode_with, params)
-            return in_chunks(lambda part: one(part)[0], images, self._devices, self._codec.images_at_once)
-
-        return jax.jit(encode)
-
-    def __call__(self, batch: Batch) -> Batch:
-        """The batch with the means of its latents; of at most READ images."""
-        number = -(-READ // self._devices) * self._devices  # one program for batches of all sizes
-        filled = np.concatenate([batch.x, np.repeat(batch.x[:1], number - len(batch.x), axis=0)])
-        latents = self._encode(self._params, jax.device_put(filled, self._spread))
-        return batch._replace(x=np.asarray(latents)[: len(batch.x)])
+def _encoder(codec: Codec) -> Callable[[Batch], Batch]:
+    """What puts the means of latents in the place of images; the weights are read when they are first needed."""
+    on_host = OnHost(codec=codec, params=codec.load, devices=jax.local_devices())
+    return lambda batch: batch._replace(x=on_host.encoded(batch.x, READ))

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from diffcurr import experiment as experiment_lib
 from diffcurr.codecs import Identity
+from diffcurr.codecs.on_host import OnHost
 from diffcurr.data import shards
 from diffcurr.data.datasets import Dataset
 from diffcurr.data.encoded import identity_of
@@ -24,7 +25,6 @@ from diffcurr.errors import UserError
 from diffcurr.experiment import Experiment
 from diffcurr.reporting import figures
 from diffcurr.reporting.progress import Countdown, Line
-from diffcurr.sampling.decoding import Decoder
 from diffcurr.sampling.encoding import Encoder
 from diffcurr.training import distributed
 
@@ -164,8 +164,8 @@ def _draw(path: epath.Path, encoder: Encoder, dataset: Dataset, source: Source, 
     """Images, each beside what the codec makes of the mean of its latent."""
     number = min(SHOWN, len(source), encoder.batch)
     images = dataset.scaled(np.stack([encoder.checked(source[index]["image"]) for index in range(number)]))
-    decoder = Decoder(codec=encoder.codec, codec_params=lambda: encoder.params, devices=encoder.devices)
-    pairs = np.stack([images, decoder(encoder.means(images))], axis=1)
+    decoder = OnHost(codec=encoder.codec, params=lambda: encoder.params, devices=encoder.devices)
+    pairs = np.stack([images, decoder.decoded(encoder.means(images))], axis=1)
     figures.save_grid(path, pairs.reshape(-1, *images.shape[1:]), columns=8, alpha=alpha)
 
 

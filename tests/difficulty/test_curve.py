@@ -11,7 +11,7 @@ import tiny
 
 from diffcurr.codecs.base import WithWeights
 from diffcurr.difficulty import analyzed, curve
-from diffcurr.difficulty.analyzed import Encoder
+from diffcurr.difficulty.analyzed import _encoder
 from diffcurr.errors import UserError
 
 SETTINGS = {
@@ -71,7 +71,7 @@ def test_latents_are_encoded_as_they_are_read() -> None:
     np.testing.assert_array_equal(latents.examples.x, 3.0 * pixels.examples.x.reshape(300, 64, 1))
     np.testing.assert_array_equal(next(iter(latents.points)).x, 3.0 * next(iter(pixels.points)).x)
     part = pixels.examples._replace(x=pixels.examples.x[:5])
-    np.testing.assert_array_equal(Encoder(Scaled())(part).x, latents.examples.x[:5])
+    np.testing.assert_array_equal(_encoder(Scaled())(part).x, latents.examples.x[:5])
 
 
 def test_networks_see_the_first_images() -> None:
