@@ -61,9 +61,9 @@ class FrechetDistance(Metric):
 
     resamples: Annotated[int, Interval(ge=2, le=10**6)] = 200  # an interval needs two
 
-    def beside(self, reference: Statistics) -> Measure:
+    def beside(self, reference: Statistics, seed: int) -> Measure:
         """The measure of generated examples beside published statistics of real ones."""
-        return lambda generated: self._measured(generated, reference, {}, 0)
+        return lambda generated: self._measured(generated, reference, {}, seed)
 
     def _measured(
         self,
@@ -238,7 +238,7 @@ def _one_measure(
     published: Mapping[str, Statistics],
 ) -> Measure:
     if isinstance(metric, FrechetDistance) and metric.kind in published:
-        return metric.beside(published[metric.kind])
+        return metric.beside(published[metric.kind], seed)
     if not metric.real:
         return metric.against(np.zeros((0, 0), np.float32), number, seed)
     if real is None:

@@ -102,7 +102,10 @@ class Autoencoder(Task):
         """Reconstructions of the first pictures beside all pictures, and their error."""
         pictures, features = experiment.pictures, experiment.find_features()
         real = features_of(pictures, features)
-        measure = evaluation.measure(experiment.metrics, real, number, experiment.config.seed, kinds=features.kinds)
+        measure = None
+        if distributed.is_primary():
+            seed, kinds = experiment.config.seed, features.kinds
+            measure = evaluation.measure(experiment.metrics, real, number, seed, kinds=kinds)
         mine = pictures.numbers_here[pictures.numbers_here < number]
 
         def evaluate(state: TrainState) -> Measured:
@@ -118,7 +121,7 @@ class Autoencoder(Task):
                     break
             error = distributed.total(squares) / number
             everything = distributed.gather(mine, np.concatenate(found))
-            if not distributed.is_primary():
+            if measure is None:
                 return {}
             psnr = 10.0 * np.log10(4.0 / max(error, 1e-12))  # of pixels in [-1, 1]
             return measure(everything) | {"reconstruction_psnr": {"value": float(psnr), "examples": number}}
