@@ -30,7 +30,11 @@ def get_config() -> ConfigDict:
             "easy_log_snr_min_snr": {"curriculum": {"clustering": "log_snr"}, "process": {"weighting": "min_snr"}},
             "easy_relative_entropy_speed": {
                 "curriculum": {"clustering": "relative_entropy"},
-                "process": {"density": "speed", "weighting": "speed"},
+                # As until version 0.2, with which the results were made.
+                "process": {
+                    "density": {"name": "speed", "about": "tau"},
+                    "weighting": {"name": "speed", "over": "below"},
+                },
             },
         }
     )

@@ -22,10 +22,12 @@ from diffcurr.batch import Batch
 from diffcurr.codecs import CODECS, Codec, Identity
 from diffcurr.codecs.on_host import OnHost
 from diffcurr.conditioning import CONDITIONINGS, Conditioning, Field
-from diffcurr.curriculum import CLUSTERINGS, RULES
+from diffcurr.curriculum import CLUSTERINGS, RULES, STAGES, Levels
+from diffcurr.curriculum import DENSITIES as CURRICULUM_DENSITIES
 from diffcurr.curriculum.clusters import Clustering
-from diffcurr.curriculum.rules import Rule
-from diffcurr.data.datasets import DATASETS, Dataset
+from diffcurr.curriculum.rules import NoStages, Rule, Staged
+from diffcurr.data import pipeline
+from diffcurr.data.datasets import DATASETS, Dataset, Pictures
 from diffcurr.data.encoded import check_codec
 from diffcurr.difficulty import analyzed, convergence, curve
 from diffcurr.errors import UserError, concerning
@@ -38,6 +40,7 @@ from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.sampling.decoding import RealPictures
 from diffcurr.sampling.drawing import Sampler, Sampling
 from diffcurr.sampling.evaluator import Evaluator
+from diffcurr.sampling.held_out import Grid, HeldOutError
 from diffcurr.sampling.solvers import SOLVERS, Solver
 from diffcurr.tasks import TASKS, Task
 from diffcurr.training import augmentation, sharding
@@ -59,6 +62,8 @@ parts.TABLES.update(
         "network": NETWORKS,
         "conditioning": CONDITIONINGS,
         "curriculum": RULES,
+        "curriculum.density": CURRICULUM_DENSITIES,
+        "curriculum.stages": STAGES,
         "curriculum.clustering": CLUSTERINGS,
         "optimizer": OPTIMIZERS,
         "sampling.solver": SOLVERS,
@@ -125,6 +130,7 @@ class Experiment:
             edges=self.edges,
             seed=self.config.seed,
             stratified=self.config.curriculum.stratified,
+            unbiased=self.config.curriculum.unbiased,
             ema_decay=self.config.ema.decay,
             ema_rampup=self.config.ema.rampup,
             microbatches=self.config.microbatches,
@@ -182,7 +188,7 @@ class Experiment:
           saved: the edges that a checkpoint was trained with, which stay in force whatever the curve says by now.
         """
         if saved is not None:
-            return dataclasses.replace(self, edges=np.asarray(saved, np.float64))
+            return self.with_edges(np.asarray(saved, np.float64))
         if self.edges is not None:
             return self
         measured = curve.known(workdir, self)
@@ -193,7 +199,17 @@ class Experiment:
             if jax.process_index() == 0:
                 curve.save(workdir, self, measured._asdict())
         edges = self.clustering.edges(self.config.curriculum.clusters, self.log_snr, measured.value)
-        return dataclasses.replace(self, edges=edges)
+        return self.with_edges(edges)
+
+    def with_edges(self, edges: Float[np.ndarray, " edge"]) -> "Experiment":
+        """The experiment with these clusters, and a rule that knows their noise levels.
+
+        Raises:
+          UserError: if the rule does not fit them.
+        """
+        with concerning("curriculum"):
+            rule = self.rule.on(Levels(edges, self.log_snr, self.process.noise_weight))
+        return dataclasses.replace(self, edges=edges, rule=rule)
 
     @property
     def log_snr(self) -> Float[np.ndarray, " level"]:
@@ -282,6 +298,37 @@ class Experiment:
             seed=seed,
             key=self.sample_key(),
             reference=os.path.expanduser(self.config.evaluation.reference),
+            held_out=dataclasses.replace(self.pictures, held_out=True),
+        )
+
+    @property
+    def grid(self) -> Grid:
+        """Where the denoising error of held-out images is measured."""
+        return Grid(**self.config.evaluation.denoising)
+
+    def held_out_error(self) -> HeldOutError | None:
+        """Measures the denoising error of held-out images; None where the data set has none, or none are wanted.
+
+        Raises:
+          UserError: if they cannot be had.
+        """
+        grid = self.grid
+        if not grid.images or not self.dataset.holds_out:
+            return None
+        images = pipeline.load(self.dataset.opened_held_out(), self.dataset, self.conditioning.of, grid.images, seed=0)
+        values = None
+        if self.encoder is not None:
+            images = images._replace(x=self.decoder.encoded(images.x, rows=256))
+        elif isinstance(self.dataset, Pictures):
+            values = self.dataset.scaled(np.arange(self.dataset.max_value + 1)).astype(np.float64)
+        return HeldOutError(
+            graph=self.abstract_network[0],
+            process=self.process,
+            images=images,
+            values=values,
+            grid=grid,
+            mesh=self.mesh,
+            param_shardings=jax.tree.map(lambda x: x.sharding, self.abstract_state.ema),
         )
 
     @functools.cached_property
@@ -321,6 +368,10 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
     settings = dict(config.curriculum)
     own = {key: settings.pop(key) for key in config_lib.own_keys("curriculum")}
     rule = parts.build("curriculum", settings, clusters=own["clusters"], seed=config.seed)
+    stages = parts.build("curriculum.stages", own["stages"], clusters=own["clusters"], seed=config.seed)
+    if not isinstance(stages, NoStages):
+        with concerning("curriculum"):
+            rule = Staged(rule=rule, stages=stages)
     clustering = parts.build("curriculum.clustering", own["clustering"])
     with concerning("curriculum"):
         if own["clusters"] > process.num_levels:
@@ -354,6 +405,18 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
         if sampling.clip and latent and task.denoises:
             raise ValueError(f"clip = {sampling.clip}: latents have no limits; give 0")
 
+    metrics = parts.build_several("evaluation.metrics", config.evaluation.metrics)
+    for name, one in metrics.items():
+        if one.held_out and not dataset.holds_out:
+            raise UserError(
+                f"evaluation.metrics.{name}: dataset {config.dataset.name} has no images that training never sees; set "
+                f"dataset.held_out to the share of them"
+            )
+    with concerning("evaluation.denoising"):
+        grid = Grid(**config.evaluation.denoising)
+        if grid.images and dataset.holds_out and task.denoises:
+            grid.check(process)
+
     network = parts.choose("network", config.network.name)
     arguments = parts.check("network", network, {key: v for key, v in config.network.items() if key != "name"})
     fields = conditioning.spec()
@@ -377,9 +440,9 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
         edges=edges,
         solver=solver,
         sampling=sampling,
-        metrics=parts.build_several("evaluation.metrics", config.evaluation.metrics),
+        metrics=metrics,
         mesh=mesh,
     )
     with concerning(f"task {config.task.name}"):
         experiment.task.check(experiment)
-    return experiment
+    return experiment if edges is None else experiment.with_edges(edges)

@@ -22,8 +22,16 @@ import pytest
 
 jaxtyping.install_import_hook("diffcurr", "typechecker.check")
 
+from diffcurr.sampling import evaluator
+
 hypothesis.settings.register_profile("diffcurr", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("diffcurr")
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> None:
+    """Features that a process keeps would hide whether their file is written and read."""
+    evaluator._KEPT.clear()
 
 
 @pytest.fixture

@@ -236,7 +236,9 @@ def test_another_part_starts_from_its_own_settings() -> None:
         "name": "fixed",
         "clusters": 7,
         "clustering": {"name": "log_snr"},
+        "stages": {"name": "none"},
         "stratified": False,
+        "unbiased": False,
         "order": "hard_to_easy",
         "accumulate": True,
         "steps_per_stage": (1000,),
@@ -326,6 +328,8 @@ OLD_WORKDIR = {
     "sampling.steps": 3,
     "sampling.samples": 10,
     "sample_every": 0,
+    "process.density.about": "tau",  # SpeeD as it was then
+    "process.weighting.over": "below",
     "log_every": 5,
     "analysis.samples": 64,
     "analysis.images": 500,
@@ -446,7 +450,7 @@ def test_what_had_no_effect_is_dropped() -> None:
     assert whole.conditioning.to_dict() == {"name": "none"}
     assert "weight_decay" not in whole.optimizer and "steps_per_stage" not in whole.curriculum
     assert whole.sampling.solver.to_dict() == {"name": "ddim", "eta": 0.0}
-    assert set(whole.dataset) == {"name", "split", "data_dir", "augment", "threads"}
+    assert set(whole.dataset) == {"name", "split", "data_dir", "augment", "held_out", "threads"}
 
 
 def test_a_part_that_there_is_no_longer() -> None:

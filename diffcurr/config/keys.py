@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
+import annotated_types as at
 from annotated_types import Interval
 
 from diffcurr import ranges
@@ -39,6 +40,11 @@ KEYS: dict[str, Key] = {
     "curriculum.stratified": Key(
         False, bool, "draw one noise level from each of as many equal shares as there are examples"
     ),
+    "curriculum.unbiased": Key(
+        False,
+        bool,
+        "divide each loss by the weight of its cluster: weights then change the variance of the gradient alone",
+    ),
     "ema.decay": Key(0.9999, ranges.ShareBelowOne, "decay of the parameters' average, per step"),
     "ema.rampup": Key(
         0.0,
@@ -56,6 +62,11 @@ KEYS: dict[str, Key] = {
         0.0,
         ranges.ShareBelowOne,
         "length of the last step in native time, where the process lets it be chosen; or 0",
+    ),
+    "sampling.spacing": Key(
+        "process",
+        Annotated[str, ranges.OneOf(("process", "log_snr"))],
+        "the noise levels of a sampler: as the process's authors space them, or evenly in log-SNR",
     ),
     "sampling.guidance": Key(1.0, ranges.NotNegative, "scale of classifier-free guidance; 1 is none"),
     "sampling.guidance_interval": Key((0.0, 1.0), ranges.Quantiles, "the quantiles u between which samples are guided"),
@@ -97,6 +108,21 @@ KEYS: dict[str, Key] = {
     "evaluation.metrics": Key(
         {"frechet_distance": {}, "kernel_distance": {}, "precision_recall": {}}, Mapping, "what is measured: see below"
     ),
+    "evaluation.denoising.images": Key(
+        1000, Annotated[int, Interval(ge=0, le=10**8)], "held-out images on which the denoising error is measured"
+    ),
+    "evaluation.denoising.log_snr": Key(
+        (-8.0, 8.0), Annotated[Sequence[float], at.Len(2, 2)], "log-SNR between which it is measured"
+    ),
+    "evaluation.denoising.levels": Key(17, Annotated[int, Interval(ge=2, le=1000)], "number of noise levels there"),
+    "compare.measure": Key(
+        "frechet_distance",
+        Annotated[str, ranges.OneOf(("frechet_distance", "held_out_frechet_distance"))],
+        "the distance that decides",
+    ),
+    "compare.grids": Key(
+        {}, Mapping, "further settings of `sampling` with which every arm is evaluated at the end: {name: what differs}"
+    ),
     "encode.shard": Key(4096, ranges.Size, "examples in a file of `--job=encode`"),
     "encode.dtype": Key(
         "float32",
@@ -124,6 +150,7 @@ NAMES: dict[str, str] = {
     "conditioning": "none",
     "curriculum": "patience",
     "curriculum.clustering": "uniform",
+    "curriculum.stages": "none",
     "optimizer": "adam",
     "sampling.solver": "ddim",
 }

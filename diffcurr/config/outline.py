@@ -30,13 +30,14 @@ def outline() -> ConfigDict:
     for section in sections(OUTLINE):
         config[section].unlock()
     config.compare.arms.unlock()
+    config.compare.grids.unlock()
     return config
 
 
 def sections(config: Mapping[str, Any]) -> list[str]:
     """The sections of a config that hold parts, as `config[section]` takes them."""
     found = [key for key, value in config.items() if isinstance(value, Mapping) and "name" in value]
-    return [*found, "curriculum.clustering", "sampling.solver", "evaluation.metrics"]
+    return [*found, "curriculum.clustering", "curriculum.stages", "sampling.solver", "evaluation.metrics"]
 
 
 def replace_sections(plain: dict[str, Any], function: Callable[[str, Any], Any]) -> None:
@@ -82,7 +83,7 @@ def _check_outline(given: Mapping[str, Any], known: Mapping[str, Any], prefix: s
                 if new
                 else f"config key {path!r} is unknown{parts.closest(path, {prefix + k for k in known})}"
             )
-        if isinstance(known[key], Mapping) and path not in ("compare.arms", "evaluation.metrics"):
+        if isinstance(known[key], Mapping) and path not in ("compare.arms", "compare.grids", "evaluation.metrics"):
             if isinstance(value, str) and "name" in known[key]:
                 continue
             if not isinstance(value, Mapping):

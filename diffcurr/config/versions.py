@@ -12,6 +12,7 @@ from diffcurr.config.plain import flatten, to_json, unflatten, without
 from diffcurr.config.renamed import RENAMED
 
 NO_LARGEST_LEVEL = 1e30
+SPEED_BEFORE = (("density", "about", "tau"), ("weighting", "over", "below"))  # until 0.2 it was not as published
 # A finished or interrupted run may be continued with other values of these: they do not change what is trained.
 FREE_KEYS = (
     "log_every",
@@ -51,6 +52,9 @@ def upgrade(old: Mapping[str, Any]) -> ConfigDict:
             value = [NO_LARGEST_LEVEL if one == float("inf") else one for one in value]
         for new in RENAMED.get(key, (key,)):
             flat[new] = value
+    for part, setting, before in SPEED_BEFORE:
+        if flat.get(f"process.{part}.name") == "speed":
+            flat.setdefault(f"process.{part}.{setting}", before)
     nested = _merged(copy.deepcopy(OUTLINE), unflatten(flat))
     metrics = unflatten(flatten(old)).get("evaluation", {}).get("metrics")
     if metrics is not None:  # those and no others

@@ -6,8 +6,22 @@ This package imports nothing else of diffcurr, so another trainer can use it alo
 Method: Kim, Go, Kwon, Kim, "Denoising Task Difficulty-based Curriculum for Training Diffusion Models", ICLR 2025.
 """
 
-from diffcurr.curriculum import clusters, quantiles, rules
+from diffcurr.curriculum import clusters, densities, quantiles, rules
 from diffcurr.curriculum.clusters import CLUSTERINGS
-from diffcurr.curriculum.rules import RULES, Rule, Seen
+from diffcurr.curriculum.densities import DENSITIES
+from diffcurr.curriculum.levels import Levels
+from diffcurr.curriculum.rules import RULES, STAGES, Rule, Seen
 
-__all__ = ["CLUSTERINGS", "RULES", "Rule", "Seen", "clusters", "quantiles", "rules"]
+__all__ = [
+    "CLUSTERINGS",
+    "DENSITIES",
+    "RULES",
+    "STAGES",
+    "Levels",
+    "Rule",
+    "Seen",
+    "clusters",
+    "densities",
+    "quantiles",
+    "rules",
+]

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from diffcurr import ranges
-from diffcurr.data.sources import Source
-from diffcurr.errors import concerning
+from diffcurr.data.sources import Part, Source
+from diffcurr.errors import UserError, concerning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,10 +25,12 @@ class Dataset(ranges.Checked, abc.ABC):
       augment: probability of each of EDM's augmentations.
       is_latent: whether the examples are an autoencoder's latents, which have no limits and are no pictures.
       splits: the names of the splits; empty where the source knows them.
+      held_out_split: the split of images that training never sees, where there is one.
 
     Attributes:
       split: name of the split, as TFDS gives it; for the user's files, the folder of that name.
       data_dir: where prepared data sets lie, TFDS's own default if empty; or the user's folder or zip.
+      held_out: the share of the examples that training never sees; 0 where a split is held out, or none.
       threads: number of threads that read ahead; 0 to read each batch when it is needed.
     """
 
@@ -38,9 +40,11 @@ class Dataset(ranges.Checked, abc.ABC):
     augment: ClassVar[float] = 0.0
     is_latent: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ("train",)
+    held_out_split: ClassVar[str] = "test"
 
     split: str = "train"
     data_dir: str = ""
+    held_out: ranges.ShareBelowOne = 0.0
     threads: Annotated[int, at.Interval(ge=0, le=256)] = 2
 
     def __post_init__(self) -> None:
@@ -76,7 +80,7 @@ class Dataset(ranges.Checked, abc.ABC):
         return None
 
     def opened(self) -> Source:
-        """The examples of the split, of which the first is what the data set says.
+        """The examples of the split that may be trained on, of which the first is what the data set says.
 
         Raises:
           UserError: if they cannot be had, there are none, or the first is of another shape, class or range of values.
@@ -86,7 +90,33 @@ class Dataset(ranges.Checked, abc.ABC):
             if not len(source):
                 raise ValueError("there are no examples")
             self.check_example(source[0])
-        return source
+            return self._part(source, held_out=False) if self.held_out else source
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are examples that training never sees."""
+        return bool(self.held_out) or (self.split != self.held_out_split and self.has_split(self.held_out_split))
+
+    def opened_held_out(self) -> Source:
+        """The examples that training never sees: always the same share, or the split that is held out.
+
+        Raises:
+          UserError: if there are none, or they cannot be had.
+        """
+        if self.held_out:
+            return self._part(self.open(), held_out=True)
+        if not self.holds_out:
+            raise UserError(
+                f"dataset.held_out = {self.held_out}: {type(self).__name__} has no split {self.held_out_split!r}; give "
+                f"the share of its examples that training shall not see"
+            )
+        return dataclasses.replace(self, split=self.held_out_split).opened()
+
+    def _part(self, source: Source, *, held_out: bool) -> Source:
+        order, number = np.random.default_rng(0).permutation(len(source)), round(self.held_out * len(source))
+        if not 0 < number < len(source):
+            raise ValueError(f"held_out = {self.held_out}: of {len(source)} examples that leaves {number} held out")
+        return Part(source, np.sort(order[:number] if held_out else order[number:]))
 
     def check_example(self, example: dict[str, Any]) -> None:
         """Raises ValueError if a stored example is not what the data set says."""

@@ -84,6 +84,11 @@ class Part:
     def __repr__(self) -> str:
         return f"Part({len(self)} of {self._source!r})"
 
+    @property
+    def classes(self) -> Any:
+        """The names of the classes; None where the source has none."""
+        return getattr(self._source, "classes", None)
+
     def identity(self) -> dict[str, Any]:
         chosen = fingerprint(np.asarray(self._indices).astype("<i8").tobytes())
         return identity(self._source) | {"examples": len(self), "part": chosen}

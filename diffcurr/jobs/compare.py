@@ -18,6 +18,7 @@ from diffcurr.reporting import comparison as comparison_report
 from diffcurr.reporting import figures
 from diffcurr.reporting.progress import Line
 from diffcurr.reporting.writers import EVALUATIONS, read_rows
+from diffcurr.sampling.held_out import NAME
 
 RESULT = "result.json"
 # Of what a run may be continued with, the rest changes what is measured.
@@ -56,23 +57,53 @@ class Run(NamedTuple):
         code: int = jobs.find("train").run(self.config, self.folder)
         if code:
             return code
-        jobs.find("evaluate").run(self.config, self.folder)
+        changes = self.config.compare.grids.to_dict()
+        grids = {name: self._evaluated({"sampling": change}) for name, change in changes.items()}
+        evaluation = self._evaluated({})
         evaluations, logged = read_rows(self.folder, EVALUATIONS), read_rows(self.folder)
+        measure = self.config.compare.measure
         result = {
             "arm": self.arm,
             "seed": self.seed,
-            "evaluation": json.loads((self.folder / "evaluation.json").read_text()),
+            "evaluation": evaluation,
+            "grids": grids,
             "steps": [row["step"] for row in evaluations],
-            "distance": [row["frechet_distance"] for row in evaluations],
-            "floor": evaluations[-1]["frechet_distance_floor"],
+            "distance": [row[measure] for row in evaluations],
+            "floor": evaluations[-1][f"{measure}_floor"],
+            "denoising": _denoising(evaluations),
             "logged_steps": [row["step"] for row in logged],
             "stage": [row["stage"] for row in logged],
+            "exposure": _exposure(logged),
             "steps_per_second": float(np.median([row["steps_per_second"] for row in logged])),
             "config": config_lib.without(config_lib.to_json(self.config), FREE),
         }
         with atomic_file.replacing(self.folder / RESULT) as path:
             path.write_text(json.dumps(result, allow_nan=False) + "\n")
         return 0
+
+    def _evaluated(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """What `--job=evaluate` writes with a changed config."""
+        jobs.find("evaluate").run(config_lib.changed(self.config, changes), self.folder)
+        found: dict[str, Any] = json.loads((self.folder / "evaluation.json").read_text())
+        return found
+
+
+def _denoising(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The denoising error of held-out images over the evaluations; None where it was not measured."""
+    if NAME not in rows[-1]:
+        return None
+    fields = ("noise_error", "x0_error")
+    return {
+        "log_snr": rows[-1][f"{NAME}_log_snr"],
+        "bound": [row[NAME] for row in rows],
+        **{field: [row[f"{NAME}_{field}"] for row in rows] for field in fields},
+    }
+
+
+def _exposure(rows: list[dict[str, Any]]) -> list[float]:
+    """How densely each cluster was drawn, the mean over the run, each row relative to its own mean."""
+    weights = np.asarray([row["weight_by_cluster"] for row in rows], float)
+    return [float(one) for one in np.mean(weights / weights.mean(axis=1, keepdims=True), axis=0)]
 
 
 def run(config: ConfigDict, workdir: epath.PathLike, shard: str | None = None) -> int:
@@ -124,7 +155,7 @@ def plan_runs(config: ConfigDict, workdir: epath.Path) -> list[Run]:
     for name in settings.candidates:
         if name not in settings.arms or name == settings.baseline:
             raise UserError(f"compare.candidates: {name!r} is none of the other arms ({', '.join(settings.arms)})")
-    for metric in ("frechet_distance", "kernel_distance"):
+    for metric in ("frechet_distance", "kernel_distance", settings.measure):
         if metric not in config.evaluation.metrics:
             raise UserError(f"evaluation.metrics: a comparison needs {metric}")
     if settings.seeds < 2 or len(settings.arms) < 2:

@@ -22,8 +22,10 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     opened, workdir = open_run(config, workdir), epath.Path(workdir)
     experiment, config, step = opened.experiment, opened.config, opened.step
     evaluator = experiment.evaluator(config.evaluation.samples)
+    held_out = experiment.held_out_error()
     primary = distributed.is_primary()
     images, measured = evaluator(opened.params, Countdown(Line(silent=not primary), f"step {step}", "samples"))
+    measured |= held_out(opened.params) if held_out else {}
     if not primary:
         return 0
     known = {
@@ -34,6 +36,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         "sampling": {
             "solver": config.sampling.solver.name,
             "steps": config.sampling.steps,
+            "spacing": config.sampling.spacing,
             "guidance": config.sampling.guidance,
             "samples": evaluator.number,
             "seed": config.seed,

@@ -67,7 +67,7 @@ class Process(ranges.Checked, abc.ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.density.check(self.num_levels)
+        self.density.check(self)
         self.weighting.check(self)
         self.prediction.check(self.level(self.sampling_times(2)[:1]))
 
@@ -113,6 +113,39 @@ class Process(ranges.Checked, abc.ABC):
         """What predictions need to know of a native time."""
         return Level(*self.alpha_sigma(time))
 
+    def time_at(self, log_snr: Float[np.ndarray, " level"]) -> Float[np.ndarray, " level"]:
+        """Native time at a log-SNR, by bisection in float64; a discrete process answers between its timesteps.
+
+        Raises:
+          ValueError: if the process has no such noise level.
+        """
+        low, high = np.zeros_like(log_snr, np.float64), np.ones_like(log_snr, np.float64)
+        with np.errstate(divide="ignore"):  # log-SNR is infinite at an end of some paths
+            self._check_range(log_snr, self._log_snr_on_path(high), self._log_snr_on_path(low))
+            for _ in range(64):
+                middle = (low + high) / 2
+                too_noisy = self._log_snr_on_path(middle) < log_snr
+                low, high = np.where(too_noisy, low, middle), np.where(too_noisy, middle, high)
+        return np.asarray(self.path_time(low))
+
+    def _log_snr_on_path(self, q: Float[np.ndarray, " level"]) -> Float[np.ndarray, " level"]:
+        alpha, sigma = self.alpha_sigma(np.asarray(self.path_time(q)))
+        return 2.0 * (np.log(alpha) - np.log(sigma))
+
+    @staticmethod
+    def _check_range(
+        log_snr: Float[np.ndarray, " level"], low: Float[np.ndarray, " *_"], high: Float[np.ndarray, " *_"]
+    ) -> None:
+        if np.any(log_snr < low) or np.any(log_snr > high):
+            raise ValueError(
+                f"log-SNR {np.min(log_snr):.4g} to {np.max(log_snr):.4g}: the process's noise levels lie in "
+                f"{np.max(low):.4g} to {np.min(high):.4g}"
+            )
+
+    def level_at(self, log_snr: Float[np.ndarray, " level"]) -> Level:
+        """The noise level at a log-SNR; see `time_at`."""
+        return self.level(self.time_at(log_snr))
+
     ###################################################### quantiles of the path
 
     def time_of(self, share: Share) -> Float[Array | np.ndarray, "*batch"]:
@@ -126,11 +159,11 @@ class Process(ranges.Checked, abc.ABC):
 
     def time(self, u: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
         """Native time of a quantile."""
-        return self.time_of(self.density.share(u, self.num_levels))
+        return self.time_of(self.density.share(u, self))
 
     def quantile(self, time: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
         """Quantile of a native time; the middle of its interval where many quantiles share one."""
-        return self.density.quantile(self.share_of(time), self.num_levels)
+        return self.density.quantile(self.share_of(time), self)
 
     @property
     def level_midpoints(self) -> Float[np.ndarray, " level"]:
@@ -148,6 +181,13 @@ class Process(ranges.Checked, abc.ABC):
         """log(alpha(u)^2 / sigma(u)^2), in float64 on the host."""
         alpha, sigma = self.exact_alpha_sigma(u)
         return 2.0 * (np.log(alpha) - np.log(sigma))
+
+    @property
+    def noise_weight(self) -> Float[np.ndarray, " level"]:
+        """The loss that a unit of squared error of the noise has at each of `num_levels` levels; a factor aside."""
+        time = jnp.asarray(self.time(self.level_midpoints), jnp.float32)
+        level = self.level(time)
+        return np.asarray(self.weighting(self, time, level) / self.prediction.noise_factor(level), np.float64)
 
     ##################################################### training and sampling
 
@@ -170,9 +210,19 @@ class Process(ranges.Checked, abc.ABC):
         per_pixel = self.over_pixels(jnp.ones((1, *x0.shape[1:])))[0]  # of a sum, the number of pixels
         return Losses(loss, self.prediction.noise_factor(level) * error / per_pixel)
 
-    def denoise(self, predict: Predict, x: Float[Array, "batch *shape"], time: Float[Array, " batch"]) -> Denoised:
-        """The network's estimate of x0 from x at a native time."""
-        level = self.level(time)
+    def denoise(
+        self,
+        predict: Predict,
+        x: Float[Array, "batch *shape"],
+        time: Float[Array, " batch"],
+        level: Level | None = None,
+    ) -> Denoised:
+        """The network's estimate of x0 from x at a native time.
+
+        Args:
+          level: the noise level there, for a time between those of a discrete process (`level_at`).
+        """
+        level = self.level(time) if level is None else level
         output, variance = self.split(predict(*self.prediction.inputs(x, time, level)))
         return Denoised(self.prediction.to_x0(output, x, level), variance)
 

@@ -7,13 +7,14 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # loads its modules when they are named
 from annotated_types import Interval
 from jaxtyping import Array, Float
 
 from diffcurr import ranges
 from diffcurr.processes import base
 from diffcurr.processes.density import array_module
-from diffcurr.processes.prediction import Epsilon, expand
+from diffcurr.processes.prediction import Epsilon, Level, expand
 
 SCHEDULES = ("linear", "cosine")
 
@@ -80,6 +81,14 @@ class DDPM(base.Process):
         xp, a = array_module(time), self.alphas_cumprod
         t = time.astype(xp.int32)
         return xp.asarray(np.sqrt(a), time.dtype)[t], xp.asarray(np.sqrt(1.0 - a), time.dtype)[t]
+
+    def time_at(self, log_snr: Float[np.ndarray, " level"]) -> Float[np.ndarray, " level"]:
+        known = np.log(self.alphas_cumprod) - np.log1p(-self.alphas_cumprod)
+        self._check_range(log_snr, known[-1:], known[:1])
+        return np.interp(-log_snr, -known, np.arange(self.num_timesteps, dtype=np.float64))
+
+    def level_at(self, log_snr: Float[np.ndarray, " level"]) -> Level:
+        return Level(np.sqrt(scipy.special.expit(log_snr)), np.sqrt(scipy.special.expit(-log_snr)))
 
     @property
     def clean_time(self) -> float:

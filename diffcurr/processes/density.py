@@ -6,7 +6,7 @@ complement 1 - q is kept beside q, so that both ends are exact.
 
 import abc
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -44,34 +44,55 @@ def inside(u: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, 
     return array_module(u).clip(u, 2.0**-25, 1.0 - 2.0**-24)
 
 
+@runtime_checkable
+class Path(Protocol):
+    """What densities know of a process (`processes.base.Process`)."""
+
+    @property
+    def num_levels(self) -> int: ...
+
+    @property
+    def level_midpoints(self) -> Float[np.ndarray, " level"]: ...
+
+    def path_time(self, q: Any) -> Any: ...
+
+    def alpha_sigma(self, time: Any) -> tuple[Any, Any]: ...
+
+
+def sigma_of_levels(process: Path) -> Float[np.ndarray, " level"]:
+    """sigma at each of a process's levels, which are equally spaced along its path, from the cleanest; float64."""
+    _, sigma = process.alpha_sigma(process.path_time(process.level_midpoints))
+    return np.asarray(sigma)
+
+
 class Density(ranges.Checked, abc.ABC):
     """A distribution over the path, for u given as NumPy arrays (then in float64) or JAX's."""
 
     @abc.abstractmethod
-    def share(self, u: Float[Array | np.ndarray, "*batch"], num_levels: int) -> Share:
+    def share(self, u: Float[Array | np.ndarray, "*batch"], process: Path) -> Share:
         """The place on the path below which a share u of the training draws lies.
 
         Args:
-          num_levels: the process's number of levels.
+          process: whose path it is.
         """
 
     @abc.abstractmethod
-    def quantile(self, share: Share, num_levels: int) -> Float[Array | np.ndarray, "*batch"]:
+    def quantile(self, share: Share, process: Path) -> Float[Array | np.ndarray, "*batch"]:
         """Inverse of `share`."""
 
-    def check(self, num_levels: int) -> None:
-        """Raises ValueError if the density does not fit a process with so many levels."""
-        del num_levels
+    def check(self, process: Path) -> None:
+        """Raises ValueError if the density does not fit a process."""
+        del process
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Uniform(Density):
     """The process's own: uniform along its path."""
 
-    def share(self, u: Float[Array | np.ndarray, "*batch"], num_levels: int) -> Share:
+    def share(self, u: Float[Array | np.ndarray, "*batch"], process: Path) -> Share:
         return Share(u, 1.0 - inside(u))
 
-    def quantile(self, share: Share, num_levels: int) -> Float[Array | np.ndarray, "*batch"]:
+    def quantile(self, share: Share, process: Path) -> Float[Array | np.ndarray, "*batch"]:
         return share.q
 
 
@@ -86,55 +107,80 @@ class LogitNormal(Density):
     mean: float = 0.0
     std: ranges.Positive = 1.0
 
-    def share(self, u: Float[Array | np.ndarray, "*batch"], num_levels: int) -> Share:
+    def share(self, u: Float[Array | np.ndarray, "*batch"], process: Path) -> Share:
         special = special_module(u)
         logit = self.mean - self.std * special.ndtri(inside(u))
         return Share(special.expit(-logit).astype(u.dtype), special.expit(logit).astype(u.dtype))
 
-    def quantile(self, share: Share, num_levels: int) -> Float[Array | np.ndarray, "*batch"]:
+    def quantile(self, share: Share, process: Path) -> Float[Array | np.ndarray, "*batch"]:
         special = special_module(share.q)
         return special.ndtr((self.mean - special.logit(share.complement)) / self.std).astype(share.q.dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Speed(Density):
-    """SpeeD's asymmetric draw (Wang et al. 2025).
+    """SpeeD's asymmetric draw (Wang et al. 2025, as in their public code).
 
-    SpeeD draws half of a batch from p, k times as likely below tau, and mirrors it, t -> |tau - t|, for the other half.
-    Here each level is drawn from the mean of the two distributions, so the halves need not be paired.
+    SpeeD draws half of a batch from p, k times as likely below tau. The other half is mirrored, t -> |m - t|, about the
+    level m from which sigma is almost constant: 642 for DDPM's linear schedule with T = 1000, not tau. Here each level
+    is drawn from the mean of the two distributions, so the halves need not be paired.
 
     Attributes:
       tau: the noise level, of the process's equally spaced ones, from which little is left to learn.
       k: levels below tau are so many times as likely as those above.
+      slope: m follows the first level at which sigma grows by less than this from one level to the next.
+      about: `slope`; or `tau`, as until version 0.2, to continue runs of that time.
     """
 
     tau: ranges.Steps = 700
     k: ranges.Positive = 5.0
+    slope: ranges.Positive = 1e-4
+    about: Annotated[str, ranges.OneOf(("slope", "tau"))] = "slope"
 
-    def check(self, num_levels: int) -> None:
-        if not 0 < self.tau < num_levels:
-            raise ValueError(f"density.tau = {self.tau}: a level between 0 and {num_levels}")
+    def check(self, process: Path) -> None:
+        if not 0 < self.tau < process.num_levels:
+            raise ValueError(f"density.tau = {self.tau}: a level between 0 and {process.num_levels}")
+        self.mirror(process)
 
-    def probabilities(self, num_levels: int) -> Float[np.ndarray, " level"]:
+    def mirror(self, process: Path) -> int:
+        """The level m about which half of the draws is mirrored.
+
+        Raises:
+          ValueError: if sigma does not begin to grow by less than `slope` a level somewhere between the first level and
+            the last, and go on so. In processes whose sigma grows evenly or without bound no slope is small enough.
+        """
+        if self.about == "tau":
+            return self.tau
+        steepness = np.gradient(sigma_of_levels(process))  # half the difference of the two neighbours, as SpeeD's code
+        flat = steepness < self.slope
+        first = int(np.argmax(flat))
+        if not (0 < first < len(flat) - 1 and np.all(flat[first:])):
+            begin, end = steepness[0], steepness[-2]
+            between = f"choose one between {end:.3g} and {begin:.3g}"
+            remedy = between if end < 0.9 * begin else "that of this process does not; choose another density"
+            raise ValueError(f"density.slope = {self.slope}: sigma must flatten to it towards noise, {remedy}")
+        return first + 1
+
+    def probabilities(self, process: Path) -> Float[np.ndarray, " level"]:
         """How likely each level is drawn."""
-        t = np.arange(num_levels)
+        t = np.arange(process.num_levels)
         p = np.where(t < self.tau, self.k, 1.0)
         p /= p.sum()
-        mirrored = np.bincount(np.abs(self.tau - t), weights=p, minlength=num_levels)
+        mirrored = np.bincount(np.abs(self.mirror(process) - t), weights=p, minlength=process.num_levels)
         return (p + mirrored) / 2
 
-    def share(self, u: Float[Array | np.ndarray, "*batch"], num_levels: int) -> Share:
-        xp, p = array_module(u), self.probabilities(num_levels)
+    def share(self, u: Float[Array | np.ndarray, "*batch"], process: Path) -> Share:
+        xp, p = array_module(u), self.probabilities(process)
         cumulative = xp.asarray(np.cumsum(p), u.dtype)
-        level = xp.clip(xp.searchsorted(cumulative, u, side="right"), 0, num_levels - 1)
+        level = xp.clip(xp.searchsorted(cumulative, u, side="right"), 0, len(p) - 1)
         into = (u - cumulative[level]) / xp.asarray(p, u.dtype)[level] + 1.0
         # Kept from the borders of a level, so that rounding does not move it to the next one.
-        q = ((level + xp.clip(into, 1e-3, 1.0 - 1e-3)) / num_levels).astype(u.dtype)
+        q = ((level + xp.clip(into, 1e-3, 1.0 - 1e-3)) / len(p)).astype(u.dtype)
         return Share(q, 1.0 - q)
 
-    def quantile(self, share: Share, num_levels: int) -> Float[Array | np.ndarray, "*batch"]:
-        xp, p = array_module(share.q), self.probabilities(num_levels)
-        place = xp.clip(share.q * num_levels, 0.0, num_levels * (1.0 - 2.0**-24))
+    def quantile(self, share: Share, process: Path) -> Float[Array | np.ndarray, "*batch"]:
+        xp, p = array_module(share.q), self.probabilities(process)
+        place = xp.clip(share.q * len(p), 0.0, len(p) * (1.0 - 2.0**-24))
         level = xp.floor(place).astype(xp.int32)
         below = xp.asarray(np.cumsum(p) - p, share.q.dtype)[level]
         return (below + (place - level) * xp.asarray(p, share.q.dtype)[level]).astype(share.q.dtype)

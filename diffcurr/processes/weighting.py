@@ -9,33 +9,31 @@ import abc
 import dataclasses
 from typing import Annotated, Any, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Interval
 from jaxtyping import Array, Float
 
 from diffcurr import ranges
+from diffcurr.processes.density import Path, sigma_of_levels
 from diffcurr.processes.prediction import Level, Prediction
 
 
 @runtime_checkable
-class Process(Protocol):
+class Process(Path, Protocol):
     """What weightings know of a process (`processes.base.Process`)."""
 
     @property
     def prediction(self) -> Prediction: ...
 
-    @property
-    def num_levels(self) -> int: ...
-
-    @property
-    def level_midpoints(self) -> Float[np.ndarray, " level"]: ...
-
-    def path_time(self, q: Any) -> Any: ...
-
     def path_share(self, time: Any) -> Any: ...
 
-    def alpha_sigma(self, time: Any) -> tuple[Any, Any]: ...
+    def time(self, u: Any) -> Any: ...
+
+    def quantile(self, time: Any) -> Any: ...
+
+    def log_snr(self, u: Any) -> Any: ...
 
 
 class Weighting(ranges.Checked, abc.ABC):
@@ -130,16 +128,55 @@ class P2(NoiseWeighting):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Sigmoid(NoiseWeighting):
+    """SiD2's sigmoid(bias - log SNR) of the error of the noise, integrated over log SNR (Hoogeboom et al. 2024).
+
+    On x0 it is e^bias sigmoid(log SNR - bias). The paper's loss is an integral over log SNR, and so has the factor
+    |d log SNR / dt| for its t, which is drawn uniformly. Here u is uniform, so the weight has the factor
+    |d log SNR / du|. The expected loss is then the paper's integral, over the levels that are drawn at all, whatever
+    the density: that only changes how often each of them is seen.
+
+    Attributes:
+      bias: the log SNR above which x0's weight, this factor aside, is constant; the lower, the more weight has noise.
+    """
+
+    bias: float = 0.0
+
+    def check(self, process: Process) -> None:
+        if np.ptp(process.time(process.level_midpoints)) == 0:
+            raise ValueError("weighting 'sigmoid': the density draws a single noise level; choose a wider one")
+
+    def of_snr(self, snr: Array) -> Float[Array, " batch"]:
+        return jax.nn.sigmoid(self.bias - jnp.log(snr))
+
+    def slopes(self, process: Process) -> tuple[Float[np.ndarray, " level"], Float[np.ndarray, " level"]]:
+        """(u, |d log SNR / du| there) at the middle of as many equal shares of the draws as there are levels.
+
+        So it is finite also where a continuous process's log SNR is not: in the outermost half shares it is taken as
+        constant.
+        """
+        # Where a density draws a timestep of a discrete process often, it is met several times and must count once.
+        u, index = np.unique(process.quantile(process.time(process.level_midpoints)), return_index=True)
+        return u, np.abs(np.gradient(process.log_snr(process.level_midpoints)[index], u))
+
+    def __call__(self, process: Process, time: Array, level: Level) -> Float[Array, " batch"]:
+        u, slope = (jnp.asarray(table, jnp.float32) for table in self.slopes(process))
+        return super().__call__(process, time, level) * jnp.interp(process.quantile(time), u, slope)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Speed(Weighting):
-    """SpeeD's change-aware weight (Wang et al. 2025): the slopes of sigma_t^2 below tau, 1 above.
+    """SpeeD's change-aware weight (Wang et al. 2025, as in their public code): slopes of sigma^2 below tau, 1 above.
 
     Attributes:
       tau: the noise level, of the process's equally spaced ones, from which little is left to learn.
       limit: SpeeD's lambda: the slopes are scaled to [1 - limit, limit].
+      over: the levels whose slopes have these extremes, `all`; or `below` tau, as until version 0.2.
     """
 
     tau: ranges.Steps = 700
     limit: Annotated[float, Interval(gt=0.5, le=1)] = 0.6
+    over: Annotated[str, ranges.OneOf(("all", "below"))] = "all"
 
     def check(self, process: Process) -> None:
         if not 0 < self.tau < process.num_levels:
@@ -147,11 +184,11 @@ class Speed(Weighting):
 
     def table(self, process: Process) -> Float[np.ndarray, " level"]:
         """The weight at each of the process's levels."""
-        _, sigma = process.alpha_sigma(process.path_time(process.level_midpoints))
-        slope = np.gradient(np.square(sigma))[: self.tau]
+        slope = np.gradient(np.square(sigma_of_levels(process)))
+        slope = slope if self.over == "all" else slope[: self.tau]
         low, high = 1.0 - self.limit, self.limit
         scaled = low + (high - low) * (slope - slope.min()) / (slope.max() - slope.min())
-        return np.append(scaled, np.ones(process.num_levels - self.tau))
+        return np.append(scaled[: self.tau], np.ones(process.num_levels - self.tau))
 
     def __call__(self, process: Process, time: Array, level: Level) -> Float[Array, " batch"]:
         index = jnp.floor(process.path_share(time) * process.num_levels).astype(jnp.int32)
@@ -164,6 +201,7 @@ WEIGHTINGS: dict[str, type[Weighting]] = {
     "min_snr": MinSNR,
     "soft_min_snr": SoftMinSNR,
     "p2": P2,
+    "sigmoid": Sigmoid,
     "speed": Speed,
 }
 """`process.weighting.name` in a config -> the class."""

@@ -27,17 +27,19 @@ class RealPictures:
     Attributes:
       dataset: of pixels, or of latents.
       decoder: decodes the latents.
+      held_out: those that training never sees, and not those that it does.
       process_index, process_count: each process reads its share.
     """
 
     dataset: Dataset
     decoder: OnHost
+    held_out: bool = False
     process_index: int = 0
     process_count: int = 1
 
     @functools.cached_property
     def _source(self) -> Source:
-        return self.dataset.opened()
+        return self.dataset.opened_held_out() if self.held_out else self.dataset.opened()
 
     @property
     def are_decoded(self) -> bool:

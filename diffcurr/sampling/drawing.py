@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from diffcurr.codecs import Codec
 from diffcurr.conditioning import Condition, Conditioning
 from diffcurr.processes import Process
 from diffcurr.sampling.guidance import guided_denoiser
-from diffcurr.sampling.solvers import Solver, make_levels, sample
+from diffcurr.sampling.solvers import SPACINGS, Solver, make_levels, sample, sampling_times
 from diffcurr.training import distributed, sharding
 
 PART = 256  # samples that share a key
@@ -32,6 +32,7 @@ class Sampling(ranges.Checked):
     Attributes:
       steps: network evaluations (twice as many, but at the last, with `heun`).
       last_step: length of the last step in native time, where the process lets it be chosen; its own choice if 0.
+      spacing: `process`, its own grid, or `log_snr`, evenly in log-SNR between the same ends.
       guidance: scale of classifier-free guidance; 1 is none.
       guidance_interval: the quantiles u between which samples are guided.
       guidance_channels: so many first channels are guided; all if 0.
@@ -40,6 +41,7 @@ class Sampling(ranges.Checked):
 
     steps: ranges.Steps
     last_step: ranges.ShareBelowOne = 0.0
+    spacing: Annotated[str, ranges.OneOf(SPACINGS)] = "process"
     guidance: ranges.NotNegative = 1.0
     guidance_interval: ranges.Quantiles = (0.0, 1.0)
     guidance_channels: ranges.Channels = 0
@@ -54,7 +56,7 @@ class Sampling(ranges.Checked):
 
     def check(self, process: Process, conditioning: Conditioning, channels: int) -> None:
         """Raises ValueError if the settings do not fit the process, the conditioning or the number of channels."""
-        process.sampling_times(self.steps, self.last_step)
+        sampling_times(process, self.steps, self.last_step, self.spacing)
         if self.guidance != 1.0 and not conditioning.spec():
             raise ValueError(f"guidance = {self.guidance}: the network is unconditional; choose a conditioning")
         if self.guidance != 1.0 and not conditioning.dropout:
@@ -120,7 +122,7 @@ class Sampler:
             channels=settings.guidance_channels,
             clip=settings.clip or None,
         )
-        levels = make_levels(self.process, settings.steps, settings.last_step)
+        levels = make_levels(self.process, settings.steps, settings.last_step, settings.spacing)
         return sample(jax.random.fold_in(key, part), denoise, levels, (rows, *self.shape), self.solver)
 
     def _draw(

@@ -59,11 +59,13 @@ class Evaluator:
         seed: int,
         key: PRNGKeyArray,
         reference: str = "",
+        held_out: RealPictures | None = None,
     ) -> "Evaluator":
         """Samples with the conditions of the sampler's conditioning in turn, beside all pictures.
 
         Args:
           reference: file of published statistics that stand in the place of the pictures; "" for none.
+          held_out: pictures that were not trained on, for the metrics that compare with those.
           seed: seed of what is drawn in measuring.
           key: random key of the samples.
 
@@ -79,9 +81,14 @@ class Evaluator:
             real, statistics, described = _published(reference, features, metrics)
         else:
             real, described = features_of(pictures, features), pictures.described
+        unseen = None
+        if held_out is not None and any(one.held_out for one in metrics.values()):
+            unseen = features_of(held_out, features)
         measure = None
         if distributed.is_primary():
-            measure = evaluation.measure(metrics, real, number, seed, kinds=features.kinds, published=statistics)
+            measure = evaluation.measure(
+                metrics, real, number, seed, kinds=features.kinds, published=statistics, held_out=unseen
+            )
         return cls(
             sampler=sampler,
             pictures=pictures,
@@ -121,7 +128,23 @@ class Evaluator:
 
 
 def features_of(pictures: RealPictures, features: Features) -> Float[np.ndarray, "n feature"]:
-    """Features of all pictures, in every process, each of which looks at its share."""
+    """Features of all pictures, in every process, each of which looks at its share.
+
+    A process that measures several runs keeps them: to find them in their cache takes a reading of all pictures.
+    """
+    key = repr((features.name, features.kinds, pictures.dataset, pictures.described, pictures.held_out))
+    if key not in _KEPT:
+        if len(_KEPT) == KEPT:
+            _KEPT.pop(next(iter(_KEPT)))
+        _KEPT[key] = _features_of(pictures, features)
+    return _KEPT[key]
+
+
+KEPT = 2  # sets of features, of the images trained on and of those held out
+_KEPT: dict[str, Float[np.ndarray, "n feature"]] = {}
+
+
+def _features_of(pictures: RealPictures, features: Features) -> Float[np.ndarray, "n feature"]:
     mine = pictures.numbers_here
     with jax.transfer_guard("allow"):
         found = of_reference(
@@ -149,7 +172,7 @@ def _published(
     statistics = {"pool": found.pool, "spatial": found.spatial}
     known = {kind: one for kind, one in statistics.items() if one is not None}
     real = None
-    wanting = [one for one in metrics.values() if one.real]
+    wanting = [one for one in metrics.values() if one.real and not one.held_out]
     if found.pictures and any(not isinstance(one, FrechetDistance) or one.kind not in known for one in wanting):
         batches = published.pictures(path, batch=features.batch)
         real = np.concatenate([features.look(pipelines.from_levels(batch)) for batch in batches])

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from diffcurr.errors import concerning
+from diffcurr.metrics.evaluation import Measured
 from diffcurr.reporting import figures
 from diffcurr.reporting.writers import read_rows
 from diffcurr.tasks.base import Evaluator, Experiment, Task
@@ -76,8 +77,13 @@ class Diffusion(Task):
         return columns
 
     def evaluator(self, experiment: Experiment, number: int) -> Evaluator:
-        evaluator = experiment.evaluator(number)
-        return lambda state: evaluator(state.ema)[1]
+        evaluator, held_out = experiment.evaluator(number), experiment.held_out_error()
+
+        def evaluate(state: TrainState) -> Measured:
+            measured: Measured = evaluator(state.ema)[1]
+            return measured | held_out(state.ema) if held_out else measured
+
+        return evaluate
 
     def position(self, experiment: Experiment) -> dict[str, Any]:
         return {"edges": list(experiment.edges)}

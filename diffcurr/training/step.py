@@ -38,6 +38,8 @@ class StepConfig(Updating):
       conditioning: what the network is told beside x, and how often it is not.
       edges: cluster edges, float [N + 1].
       stratified: whether u is stratified over each microbatch.
+      unbiased: whether each loss is divided by the weight of its cluster (relative to their mean over u), so that
+        weights change the variance of the gradient and not what is minimised. Clusters of weight 0 are left out.
       codec: encodes the images of a batch, which are then what is noised; None where x is noised as it is.
       dropout: whether the network drops activations, that is, takes a key.
       augment: probability of each of EDM's augmentations; above 0, the network is told them as `augment`.
@@ -48,6 +50,7 @@ class StepConfig(Updating):
     conditioning: Conditioning
     edges: Float[np.ndarray, " edge"]
     stratified: bool = False
+    unbiased: bool = False
     codec: Codec | None = None
     dropout: bool = False
     augment: float = 0.0
@@ -105,14 +108,35 @@ def draw(
 
 
 def microbatch_loss(
-    params: Any, config: StepConfig, batch: Batch, draws: Draws, dropout_key: PRNGKeyArray | None = None
+    params: Any,
+    config: StepConfig,
+    batch: Batch,
+    draws: Draws,
+    dropout_key: PRNGKeyArray | None = None,
+    factor: Float[Array, " batch"] | None = None,
 ) -> tuple[Float[Array, ""], Losses]:
-    """Mean loss of a microbatch, and the losses of each of its examples; without a key no activation is dropped."""
+    """Mean loss of a microbatch, and the losses of each of its examples; without a key no activation is dropped.
+
+    Args:
+      factor: of each example's loss in the mean.
+    """
     network = nnx.merge(config.graph, params)
     condition = config.conditioning.drop(batch.condition, draws.dropped) if batch.condition else {}
     settings: dict[str, Any] = {"key": dropout_key} if config.dropout else {}
     losses = config.process.losses(lambda x, t: network(x, t, condition, **settings), batch.x, draws.u, draws.noise)
-    return jnp.mean(losses.loss), losses
+    return jnp.mean(losses.loss if factor is None else factor * losses.loss), losses
+
+
+def importance(
+    weights: Weights, edges: Float[np.ndarray, " edge"], cluster: Int[Array, " batch"]
+) -> Float[Array, " batch"]:
+    """1 / weight of each example's cluster, relative to the mean weight over u: draws times it are the process's own.
+
+    Args:
+      cluster: index of each example's cluster.
+    """
+    mean = jnp.sum(weights * jnp.asarray(np.diff(edges), jnp.float32))
+    return (mean / jnp.where(weights > 0, weights, 1.0))[cluster]
 
 
 def encode(
@@ -150,8 +174,10 @@ def train_step(
         draws = draw(config, state.step, index, weights, part.x.shape)
         dropout_key = step_key(config.seed, "dropout", state.step, index)
         value_and_grad = jax.value_and_grad(microbatch_loss, has_aux=True)
-        (loss, losses), grads = value_and_grad(state.params, config, part, draws, dropout_key)
-        member = jax.nn.one_hot(quantiles.cluster_of(draws.u, config.edges), weights.shape[0], dtype=jnp.float32)
+        cluster = quantiles.cluster_of(draws.u, config.edges)
+        factor = importance(weights, config.edges, cluster) if config.unbiased else None
+        (loss, losses), grads = value_and_grad(state.params, config, part, draws, dropout_key, factor)
+        member = jax.nn.one_hot(cluster, weights.shape[0], dtype=jnp.float32)
 
         def of_cluster(values: Float[Array, " batch"]) -> Float[Array, " cluster"]:
             # Not a matrix product: 0 x inf would spread a non-finite loss over every cluster.

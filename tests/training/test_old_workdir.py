@@ -23,6 +23,8 @@ FLAGS = [
     "--config.log_every=5",
     "--config.analysis.samples=64",
     "--config.analysis.images=500",
+    "--config.process.density.about=tau",  # SpeeD as it was then
+    "--config.process.weighting.over=below",
 ]
 SAMPLES = [
     0.062500,

@@ -7,7 +7,7 @@ alpha is 1 it is EDM's equation in sigma, and on flow matching's linear path tha
 
 from diffcurr import lazy
 from diffcurr.sampling.solvers.adaptive import Adaptive
-from diffcurr.sampling.solvers.base import Denoise, Levels, Solver, make_levels, sample
+from diffcurr.sampling.solvers.base import SPACINGS, Denoise, Levels, Solver, make_levels, sample, sampling_times
 from diffcurr.sampling.solvers.ddim import DDIM, Ancestral
 from diffcurr.sampling.solvers.heun import Heun
 from diffcurr.sampling.solvers.sde import SDE
@@ -25,6 +25,7 @@ __all__ = [
     "DDIM",
     "SDE",
     "SOLVERS",
+    "SPACINGS",
     "Adaptive",
     "Ancestral",
     "Denoise",
@@ -33,6 +34,7 @@ __all__ = [
     "Solver",
     "make_levels",
     "sample",
+    "sampling_times",
 ]
 
 __getattr__ = lazy.modules_of(__name__)

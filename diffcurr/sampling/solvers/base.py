@@ -34,13 +34,39 @@ class Levels(NamedTuple):
     at: Callable[[Float[Array, "*batch"]], Level]
 
 
-def make_levels(process: Process, steps: int, last_step: float = 0.0) -> Levels:
-    """The process's grid for a sampler of so many network evaluations.
+SPACINGS = ("process", "log_snr")
+LEAST_LOG_SNR = -12.0  # of a level that is spaced evenly: a path may begin at minus infinity
+
+
+def sampling_times(
+    process: Process, steps: int, last_step: float = 0.0, spacing: str = "process"
+) -> Float[np.ndarray, " step"]:
+    """The native time of each network evaluation, from the noisiest to the cleanest, float64.
 
     Args:
       last_step: length of the last step in native time, where the process lets it be chosen; its own choice if 0.
+      spacing: `process`, or `log_snr`: evenly in log-SNR between the first and the last level of the process's grid. A
+        discrete process takes the nearest timesteps, each once, and so may take fewer.
+
+    Raises:
+      ValueError: for a number of steps that the process cannot make.
     """
     time = process.sampling_times(steps, last_step)
+    if spacing == "process" or steps < 3:
+        return time
+    alpha, sigma = process.alpha_sigma(time[[0, -1]])
+    with np.errstate(divide="ignore"):
+        low, high = 2.0 * (np.log(alpha) - np.log(sigma))
+    even = process.time_at(np.linspace(max(low, LEAST_LOG_SNR), high, steps)[1:-1])
+    if process.level(time[:1]).d_alpha is None:
+        even = np.round(even)
+    _, kept = np.unique(np.concatenate([time[:1], even, time[-1:]]), return_index=True)
+    return np.concatenate([time[:1], even, time[-1:]])[np.sort(kept)]
+
+
+def make_levels(process: Process, steps: int, last_step: float = 0.0, spacing: str = "process") -> Levels:
+    """The grid of `sampling_times`."""
+    time = sampling_times(process, steps, last_step, spacing)
     alpha, sigma = process.alpha_sigma(time)
     length = jnp.abs(jnp.diff(jnp.asarray(time), append=process.clean_time))
     alpha, sigma = jnp.append(jnp.asarray(alpha), 1.0), jnp.append(jnp.asarray(sigma), 0.0)
