@@ -22,8 +22,6 @@ import pytest
 
 jaxtyping.install_import_hook("diffcurr", "typechecker.check")
 
-from diffcurr.sampling import evaluator
-
 hypothesis.settings.register_profile("diffcurr", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("diffcurr")
 
@@ -31,6 +29,8 @@ hypothesis.settings.load_profile("diffcurr")
 @pytest.fixture(autouse=True)
 def nothing_kept() -> None:
     """Features that a process keeps would hide whether their file is written and read."""
+    from diffcurr.sampling import evaluator  # once the hook is there
+
     evaluator._KEPT.clear()
 
 
