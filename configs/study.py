@@ -1,0 +1,106 @@
+"""Is it the order or the emphasis? Rules, rivals and controls against vanilla, on images that were not trained on.
+
+    python -m diffcurr.main --config=configs/study.py:fashion_mnist_edm --config.dataset.data_dir=DATA_DIR --job=compare
+    python -m diffcurr.main --config=configs/study.py:digits_ddpm --job=compare --shard=0/2     # and 1/2 elsewhere
+
+Behind `digits_` or `fashion_mnist_` stands the process, `edm`, `flow` or `ddpm`; behind that, if anything, one of
+
+    _v, _x0    another prediction, with the controls alone (ddpm)
+    _aim       the information rule with five aims, three seeds
+    _pacing    patience and number of clusters, two seeds
+    _long      three times as long, two seeds
+
+Expected result: docs/evidence/README.md.
+
+Fashion-MNIST: unconditional, 60,000 images for 3,000 steps of 64, which no arm can remember. Every 600 steps 500
+samples, at the end 2,000 samples on two sampling grids, are compared with the 10,000 test images; so is the denoising
+error of 1,000 of them. A run takes eight minutes on one CPU core. Digits: with classes, 4,000 steps; a fifth of the
+images is held out. A run takes three minutes.
+"""
+
+from ml_collections import ConfigDict
+
+from diffcurr.config import load
+
+VANILLA = {"curriculum": {"order": "none"}}
+EASY = {"curriculum": {"order": "easy_to_hard"}}
+MIN_SNR = {"process": {"weighting": "min_snr"}}
+CONTROLS = {
+    "vanilla": VANILLA,
+    "easy": EASY,
+    "hard_to_easy": {"curriculum": {"order": "hard_to_easy"}},
+}
+RULES = {
+    "information": {"curriculum": "information"},
+    "progress": {"curriculum": "progress"},
+}
+CONTINUOUS = CONTROLS | {"random": {"curriculum": {"order": "random"}}} | RULES | {"easy_min_snr": EASY | MIN_SNR}
+PATIENCE = {"digits": 10, "fashion_mnist": 30}
+AIMS = {f"aim_{aim}": {"curriculum": {"name": "information", "aim": aim / 100}} for aim in (0, 25, 50, 75, 100)}
+PACING = {
+    f"patience_{patience}_of_{clusters}": {"curriculum": {"patience": patience, "clusters": clusters}}
+    for clusters, patiences in ((20, (3, 10, 30, 100)), (5, (30, 100)), (50, (3, 10)))
+    for patience in patiences
+}
+
+
+def arms(process: str, patience: int) -> dict:
+    """Every arm of a process."""
+    if process == "edm":
+        return CONTINUOUS
+    if process == "flow":
+        return CONTINUOUS | {"easy_logit_normal": EASY | {"process": {"density": "logit_normal"}}}
+    stages = {"name": "patience", "patience": patience}
+    rivals = {
+        "speed": VANILLA | {"process": {"density": "speed", "weighting": "speed"}},
+        "min_snr": VANILLA | MIN_SNR,
+        "curriculum_sampling": {"curriculum": "schedule"},
+        "easy_information": {"curriculum": {"name": "information", "stages": stages}},
+        "easy_min_snr": EASY | MIN_SNR,
+    }
+    return CONTROLS | RULES | rivals
+
+
+def get_config(study: str = "fashion_mnist_edm") -> ConfigDict:
+    """
+    Args:
+      study: see above.
+    """
+    data = "digits" if study.startswith("digits_") else "fashion_mnist"
+    process, _, change = study.removeprefix(f"{data}_").partition("_")
+    config = load(f"{data}:{process}")
+    config.sample_every = 0
+    config.log_every = 20
+    config.curriculum.patience = PATIENCE[data]
+    config.sampling.guidance = 1.0
+    config.evaluation.training_samples = 500
+    metrics = {"frechet_distance": {"resamples": 20}, "held_out_frechet_distance": {"resamples": 20}}
+    config.evaluation.metrics = ConfigDict(metrics | {"kernel_distance": {"pairs": 2000}})
+    config.compare.measure = "held_out_frechet_distance"
+    config.compare.grids = ConfigDict({"even_in_log_snr": {"spacing": "log_snr"}})
+    if data == "digits":
+        config.dataset.held_out = 0.2
+        config.steps, config.evaluate_every, config.checkpoint_every = 4000, 400, 2000
+        config.evaluation.samples = 1000
+        config.compare.seeds = 10
+    else:
+        config.conditioning.name = "none"
+        config.network.update(hidden_size=64, depth=3, scan_unroll=3)
+        config.steps, config.evaluate_every, config.checkpoint_every = 3000, 600, 600
+        config.evaluation.samples = 2000
+        config.compare.seeds = 5
+    chosen = arms(process, PATIENCE[data])
+    if change in ("v", "x0") and process == "ddpm":
+        config.process.prediction = {"name": change}
+        chosen = CONTROLS
+    elif change == "aim":
+        chosen, config.compare.seeds = {"vanilla": VANILLA} | AIMS, 3
+    elif change == "pacing":
+        chosen, config.compare.seeds = {"vanilla": VANILLA} | PACING, 2
+    elif change == "long":
+        chosen, config.compare.seeds = {"vanilla": VANILLA, "easy": EASY}, 2
+        config.steps, config.evaluate_every = 3 * config.steps, 3 * config.evaluate_every
+    elif change:
+        raise ValueError(f"study {study!r}: {change!r} is none of v, x0 (with ddpm), aim, pacing, long")
+    config.compare.arms = ConfigDict(chosen)
+    return config
