@@ -45,7 +45,7 @@ def get_config(study: str = "ddpm") -> ConfigDict:
     arms = {"vanilla": vanilla, "easy_uniform": {"curriculum": {"clustering": "uniform"}}}
     if study == "ddpm":
         min_snr = {"process": {"weighting": "min_snr"}}
-        # As until version 0.2, with which the results were made; the public code's is compared in digits_study.
+        # As it was when the results were made; SpeeD as published is compared in configs/study.py.
         density, weighting = {"name": "speed", "about": "tau"}, {"name": "speed", "over": "below"}
         speed = {"process": {"density": density, "weighting": weighting}}
         log_snr = {"curriculum": {"clustering": "log_snr"}}

@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
             "easy_log_snr_min_snr": {"curriculum": {"clustering": "log_snr"}, "process": {"weighting": "min_snr"}},
             "easy_relative_entropy_speed": {
                 "curriculum": {"clustering": "relative_entropy"},
-                # As until version 0.2, with which the results were made.
+                # As it was when the results were made.
                 "process": {
                     "density": {"name": "speed", "about": "tau"},
                     "weighting": {"name": "speed", "over": "below"},

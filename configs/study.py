@@ -10,6 +10,11 @@ Behind `digits_` or `fashion_mnist_` stands the process, `edm`, `flow` or `ddpm`
     _pacing    patience and number of clusters, two seeds
     _long      three times as long, two seeds
 
+The arm `exposure` is the control that separates order from emphasis: each cluster is drawn from the first step on, in
+no order, as densely as the runs of `easy` have drawn it on average. It is there once these have been read:
+
+    python configs/study.py digits_ddpm runs/study_digits_ddpm      # writes configs/study_exposures.json
+
 Expected result: docs/evidence/README.md.
 
 Fashion-MNIST: unconditional, 60,000 images for 3,000 steps of 64, which no arm can remember. Every 600 steps 500
@@ -18,6 +23,11 @@ error of 1,000 of them. A run takes eight minutes on one CPU core. Digits: with 
 images is held out. A run takes three minutes.
 """
 
+import json
+import pathlib
+import sys
+
+import numpy as np
 from ml_collections import ConfigDict
 
 from diffcurr.config import load
@@ -35,6 +45,7 @@ RULES = {
     "progress": {"curriculum": "progress"},
 }
 CONTINUOUS = CONTROLS | {"random": {"curriculum": {"order": "random"}}} | RULES | {"easy_min_snr": EASY | MIN_SNR}
+EXPOSURES = pathlib.Path(__file__).with_name("study_exposures.json")  # study -> weight of each cluster
 PATIENCE = {"digits": 10, "fashion_mnist": 30}
 AIMS = {f"aim_{aim}": {"curriculum": {"name": "information", "aim": aim / 100}} for aim in (0, 25, 50, 75, 100)}
 PACING = {
@@ -47,7 +58,7 @@ PACING = {
 def arms(process: str, patience: int) -> dict:
     """Every arm of a process."""
     if process == "edm":
-        return CONTINUOUS
+        return dict(CONTINUOUS)
     if process == "flow":
         return CONTINUOUS | {"easy_logit_normal": EASY | {"process": {"density": "logit_normal"}}}
     stages = {"name": "patience", "patience": patience}
@@ -90,6 +101,9 @@ def get_config(study: str = "fashion_mnist_edm") -> ConfigDict:
         config.evaluation.samples = 2000
         config.compare.seeds = 5
     chosen = arms(process, PATIENCE[data])
+    exposure = json.loads(EXPOSURES.read_text()).get(f"{data}_{process}") if EXPOSURES.exists() else None
+    if exposure:
+        chosen["exposure"] = {"curriculum": {"name": "hold", "density": {"name": "table", "at": tuple(exposure)}}}
     if change in ("v", "x0") and process == "ddpm":
         config.process.prediction = {"name": change}
         chosen = CONTROLS
@@ -104,3 +118,15 @@ def get_config(study: str = "fashion_mnist_edm") -> ConfigDict:
         raise ValueError(f"study {study!r}: {change!r} is none of v, x0 (with ddpm), aim, pacing, long")
     config.compare.arms = ConfigDict(chosen)
     return config
+
+
+def read_exposures(study: str, workdir: str) -> None:
+    """Puts the mean exposure of each cluster in the runs of `easy` in a workdir of a study beside those of others."""
+    results = [json.loads(path.read_text()) for path in sorted(pathlib.Path(workdir).glob("easy/*/result.json"))]
+    known = json.loads(EXPOSURES.read_text()) if EXPOSURES.exists() else {}
+    known[study] = np.mean([one["exposure"] for one in results], axis=0).round(4).tolist()
+    EXPOSURES.write_text(json.dumps(known, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    read_exposures(*sys.argv[1:])

@@ -29,7 +29,8 @@ from diffcurr.curriculum.rules import NoStages, Rule, Staged
 from diffcurr.data import pipeline
 from diffcurr.data.datasets import DATASETS, Dataset, Pictures
 from diffcurr.data.encoded import check_codec
-from diffcurr.difficulty import analyzed, convergence, curve
+from diffcurr.difficulty import convergence
+from diffcurr.difficulty.curves import CURVES
 from diffcurr.errors import UserError, concerning
 from diffcurr.metrics import features
 from diffcurr.metrics.evaluation import METRICS, Metric
@@ -43,7 +44,7 @@ from diffcurr.sampling.evaluator import Evaluator
 from diffcurr.sampling.held_out import Grid, HeldOutError
 from diffcurr.sampling.solvers import SOLVERS, Solver
 from diffcurr.tasks import TASKS, Task
-from diffcurr.training import augmentation, sharding
+from diffcurr.training import augmentation, distributed, sharding
 from diffcurr.training.compiled import CompiledStep, with_shardings
 from diffcurr.training.optimizer import OPTIMIZERS
 from diffcurr.training.randomness import step_key, stream_key
@@ -191,14 +192,10 @@ class Experiment:
             return self.with_edges(np.asarray(saved, np.float64))
         if self.edges is not None:
             return self
-        measured = curve.known(workdir, self)
-        if measured is None:
-            line.say("measuring the relative entropy from which the clusters follow (once; kept in the workdir)")
-            data = analyzed.load_data(self, line.say)
-            measured = curve.measure(self, data, functools.partial(Countdown, line))
-            if jax.process_index() == 0:
-                curve.save(workdir, self, measured._asdict())
-        edges = self.clustering.edges(self.config.curriculum.clusters, self.log_snr, measured.value)
+        kept = CURVES[self.clustering.needs_curve]
+        measured = kept.had(workdir, self, line.say, functools.partial(Countdown, line))
+        with concerning("curriculum.clustering"):
+            edges = self.clustering.edges(self.config.curriculum.clusters, self.log_snr, measured.value)
         return self.with_edges(edges)
 
     def with_edges(self, edges: Float[np.ndarray, " edge"]) -> "Experiment":
@@ -207,9 +204,19 @@ class Experiment:
         Raises:
           UserError: if the rule does not fit them.
         """
+        found = dataclasses.replace(self, edges=edges)
         with concerning("curriculum"):
-            rule = self.rule.on(Levels(edges, self.log_snr, self.process.noise_weight))
-        return dataclasses.replace(self, edges=edges, rule=rule)
+            return dataclasses.replace(found, rule=self.rule.on(found.levels))
+
+    def without_curriculum(self, edges: Float[np.ndarray, " edge"]) -> "Experiment":
+        """The experiment that counts on these clusters and draws all of them as its process does."""
+        return dataclasses.replace(self, edges=edges, rule=NoStages(clusters=len(edges) - 1, seed=self.config.seed))
+
+    @property
+    def levels(self) -> Levels:
+        """The clusters, once they are known, beside the noise levels that they hold."""
+        assert self.edges is not None
+        return Levels(self.edges, self.log_snr, self.process.noise_weight)
 
     @property
     def log_snr(self) -> Float[np.ndarray, " level"]:
@@ -310,17 +317,27 @@ class Experiment:
         """Measures the denoising error of held-out images; None where the data set has none, or none are wanted.
 
         Raises:
-          UserError: if they cannot be had.
+          UserError: if they cannot be had, or there is only one.
         """
-        grid = self.grid
-        if not grid.images or not self.dataset.holds_out:
+        grid, dataset = self.grid, self.dataset
+        if not grid.images or not dataset.holds_out:
             return None
-        images = pipeline.load(self.dataset.opened_held_out(), self.dataset, self.conditioning.of, grid.images, seed=0)
+        try:
+            source = distributed.primary_first(dataset.opened_held_out)
+        except UserError as error:
+            raise UserError(f"{error} (or go without images held out: evaluation.denoising.images = 0)") from error
+        images = pipeline.load(source, dataset, self.conditioning.of, grid.images, seed=0)
+        if len(images.x) < 2:
+            raise UserError(
+                f"evaluation.denoising.images = {grid.images}: one image of {len(source)} held out has no interval; "
+                f"give two at least, or 0 for none"
+            )
         values = None
         if self.encoder is not None:
             images = images._replace(x=self.decoder.encoded(images.x, rows=256))
-        elif isinstance(self.dataset, Pictures):
-            values = self.dataset.scaled(np.arange(self.dataset.max_value + 1)).astype(np.float64)
+        elif isinstance(dataset, Pictures) and dataset.max_value <= 255:  # finer ones are as good as continuous
+            stored = np.arange(dataset.max_value + 1)[:, None, None, None]
+            values = dataset.scaled(stored).astype(np.float64).ravel()
         return HeldOutError(
             graph=self.abstract_network[0],
             process=self.process,
@@ -376,6 +393,7 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
     with concerning("curriculum"):
         if own["clusters"] > process.num_levels:
             raise ValueError(f"clusters = {own['clusters']}: the process has only {process.num_levels} noise levels")
+        clustering.check(own["clusters"])
         edges = None
         if not clustering.needs_curve:
             edges = clustering.edges(own["clusters"], process.log_snr(process.level_midpoints))
@@ -414,8 +432,11 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
             )
     with concerning("evaluation.denoising"):
         grid = Grid(**config.evaluation.denoising)
-        if grid.images and dataset.holds_out and task.denoises:
+        try:
             grid.check(process)
+        except ValueError:  # of no account where nothing is held out; to know that, all files may have to be listed
+            if grid.images and task.denoises and dataset.holds_out:
+                raise
 
     network = parts.choose("network", config.network.name)
     arguments = parts.check("network", network, {key: v for key, v in config.network.items() if key != "name"})

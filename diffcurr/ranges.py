@@ -121,6 +121,8 @@ def _of_type(value: Any, base: Any) -> bool:
         if origin is tuple and Ellipsis not in inner:
             return len(value) == len(inner) and all(map(fits, value, inner))
         return all(fits(one, inner[0]) for one in value)
+    if origin is collections.abc.Mapping:
+        return isinstance(value, collections.abc.Mapping)
     if base in (bool, str, types.NoneType, collections.abc.Mapping):
         return isinstance(value, base)
     return True  # a class of a part, or what this file does not know
@@ -181,7 +183,7 @@ def describe(kind: Any) -> str:
         length = f" of {least}" if least == most else f" of {least} to {most}"
         return f"a sequence{length if most else ''}, each {describe(inner[0])}"
     divisible = f", divisible by {found[at.MultipleOf].multiple_of}" if at.MultipleOf in found else ""
-    return f"{NOUNS.get(base, '')}{_interval(found, base is int)}{divisible}"
+    return f"{NOUNS.get(origin or base, '')}{_interval(found, base is int)}{divisible}"
 
 
 def _interval(found: Mapping[type, Any], whole: bool) -> str:

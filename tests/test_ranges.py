@@ -1,7 +1,7 @@
 """If these fail, a value that no setting may have gets into a run, or one that it may have is refused."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import pytest
@@ -37,6 +37,7 @@ NAN, INF = float("nan"), float("inf")
             "an integer from 1 to 2^31 - 1 or a",
         ),
         (str | None, (None, "a"), (0,), "a text or None"),
+        (Sequence[Mapping[str, Any]], ((), ({"a": 1},)), ((NAN,), {"a": 1}, 1), "a sequence, each a section"),
     ],
 )
 def test_what_fits(kind: Any, good: tuple, bad: tuple, words: str) -> None:
@@ -65,7 +66,7 @@ def test_no_setting_takes_nonsense(value: Any) -> None:
     elif value == ():
         assert all("sequence, each" in ranges.describe(kinds[key]) for key in accepted)
     elif isinstance(value, dict):
-        assert accepted == {"evaluation.metrics", "compare.arms"}
+        assert accepted == {"evaluation.metrics", "compare.arms", "compare.grids"}
     elif value == 10**12:
         assert all("number" in ranges.describe(kinds[key]) for key in accepted)
     else:

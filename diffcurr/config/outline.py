@@ -91,8 +91,8 @@ def _check_outline(given: Mapping[str, Any], known: Mapping[str, Any], prefix: s
             _check_outline(value, known[key], path + ".")
 
 
-def needs_curve(config: ConfigDict) -> bool:
-    """Whether the clusters of a completed config follow from a curve that has to be measured."""
+def needs_curve(config: ConfigDict) -> str:
+    """The curve that the clusters of a completed config follow from, and that has to be measured; "" for none."""
     return parts.choose("curriculum.clustering", config.curriculum.clustering.name).needs_curve
 
 

@@ -7,12 +7,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from diffcurr import parts
-from diffcurr.config.outline import OUTLINE, complete, needs_curve, own_keys, replace_sections
+from diffcurr.config.outline import OUTLINE, complete, own_keys, replace_sections
 from diffcurr.config.plain import flatten, to_json, unflatten, without
 from diffcurr.config.renamed import RENAMED
 
 NO_LARGEST_LEVEL = 1e30
-SPEED_BEFORE = (("density", "about", "tau"), ("weighting", "over", "below"))  # until 0.2 it was not as published
+SPEED_BEFORE = (("density", "about", "tau"), ("weighting", "over", "below"))  # it was not as published
 # A finished or interrupted run may be continued with other values of these: they do not change what is trained.
 FREE_KEYS = (
     "log_every",
@@ -98,6 +98,7 @@ def differences(
       new: completed.
     """
     free += ("steps",) if new.optimizer.get("schedule") == "constant" else ()
-    free += () if needs_curve(new) else ("analysis",)
+    clustering = parts.choose("curriculum.clustering", new.curriculum.clustering.name)
+    free += () if "analysis" in clustering.measured_by else ("analysis",)
     before, after = without(to_json(upgrade(old)), free), without(to_json(new), free)
     return {k: (before.get(k), after.get(k)) for k in sorted(before | after) if before.get(k) != after.get(k)}

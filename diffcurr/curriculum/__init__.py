@@ -6,7 +6,7 @@ This package imports nothing else of diffcurr, so another trainer can use it alo
 Method: Kim, Go, Kwon, Kim, "Denoising Task Difficulty-based Curriculum for Training Diffusion Models", ICLR 2025.
 """
 
-from diffcurr.curriculum import clusters, densities, quantiles, rules
+from diffcurr.curriculum import clusters, densities, gating, quantiles, rules
 from diffcurr.curriculum.clusters import CLUSTERINGS
 from diffcurr.curriculum.densities import DENSITIES
 from diffcurr.curriculum.levels import Levels
@@ -22,6 +22,7 @@ __all__ = [
     "Seen",
     "clusters",
     "densities",
+    "gating",
     "quantiles",
     "rules",
 ]

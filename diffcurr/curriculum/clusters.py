@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffcurr import ranges
+from diffcurr.curriculum.gating import gated_information
 
 
 def uniform(n: int) -> Float[np.ndarray, "{n}+1"]:
@@ -94,20 +95,47 @@ def by_relative_entropy(
       ValueError: if n, min_width or power is out of range, or the curve is not finite, has negative values or none
         above 0.
     """
-    mass = np.asarray(curve, np.float64)
-    num_timesteps = len(mass) + 1
-    width = 1 / (4 * n) if min_width is None else min_width
-    if not 1 <= n <= num_timesteps:
-        raise ValueError(f"clusters = {n}: choose between 1 and the {num_timesteps} timesteps that there are")
-    if not 0 < width <= 1 / n:
-        raise ValueError(f"min_width = {width}: must be above 0 and at most 1 / n = {1 / n}")
-    if not np.all(np.isfinite(mass)) or np.any(mass < 0) or not np.any(mass > 0):
-        raise ValueError("the curve must be finite, nowhere negative and somewhere above 0")
     if not power > 0:
         raise ValueError(f"power = {power}: must be above 0")
-    mass = mass**power
-    cumulative = np.concatenate([[0.0, 0.0], np.cumsum(mass)]) / np.sum(mass)
-    edges = np.interp(np.arange(n + 1) / n, cumulative, np.arange(num_timesteps + 1) / num_timesteps)
+    return _equal_shares(np.asarray(curve, np.float64), n, min_width, power, skipped=1)
+
+
+def by_information(
+    curve: Float[np.ndarray | Array, " level"], n: int, min_width: float | None = None
+) -> Float[np.ndarray, "{n}+1"]:
+    """Clusters that hold equal shares of the information about the data.
+
+    Args:
+      curve: information per unit of u at T equally likely noise levels (`gating.gated_information`); a common factor
+        does not matter. Level t covers the quantiles [t / T, (t + 1) / T).
+      n: number of clusters, 1 <= n <= T.
+      min_width: least width of a cluster in u, at most 1 / n; a quarter of 1 / n if None.
+
+    Raises:
+      ValueError: if n or min_width is out of range, or the curve is not finite, has negative values or none above 0.
+    """
+    return _equal_shares(np.asarray(curve, np.float64), n, min_width)
+
+
+def _equal_shares(
+    curve: Float[np.ndarray, " value"], n: int, min_width: float | None, power: float = 1.0, skipped: int = 0
+) -> Float[np.ndarray, "{n}+1"]:
+    """Clusters with equal shares of a curve raised to a power, none narrower than it may be.
+
+    Args:
+      skipped: levels before the first value of the curve.
+    """
+    num_levels = len(curve) + skipped
+    width = 1 / (4 * n) if min_width is None else min_width
+    if not 1 <= n <= num_levels:
+        raise ValueError(f"clusters = {n}: choose between 1 and the {num_levels} timesteps that there are")
+    if not 0 < width <= 1 / n:
+        raise ValueError(f"min_width = {width}: must be above 0 and at most 1 / n = {1 / n}")
+    if not np.all(np.isfinite(curve)) or np.any(curve < 0) or not np.any(curve > 0):
+        raise ValueError("the curve must be finite, nowhere negative and somewhere above 0")
+    mass = curve**power
+    cumulative = np.concatenate([np.zeros(1 + skipped), np.cumsum(mass)]) / np.sum(mass)
+    edges = np.interp(np.arange(n + 1) / n, cumulative, np.arange(num_levels + 1) / num_levels)
     edges[0], edges[-1] = 0.0, 1.0
     for k in range(1, n):
         edges[k] = max(edges[k], edges[k - 1] + width)
@@ -138,21 +166,29 @@ def from_edges(edges: Sequence[float | int]) -> Float[np.ndarray, " edge"]:
 class Clustering(ranges.Checked, abc.ABC):
     """How the clusters are found, as a part of a config."""
 
-    needs_curve: ClassVar[bool] = False
-    """Whether the edges follow from the relative entropy of consecutive marginals, which has to be measured first."""
+    needs_curve: ClassVar[str] = ""
+    """The curve that the edges follow from and that has to be measured first, by its name in
+    `difficulty.curves.CURVES`; "" for none."""
+
+    measured_by: ClassVar[tuple[str, ...]] = ()
+    """Sections of the config that say how that curve is measured, beside those of what is trained."""
+
+    def check(self, n: int) -> None:
+        """Raises ValueError if there can be no n such clusters, before a curve is measured."""
+        del n
 
     @abc.abstractmethod
     def edges(
         self,
         n: int,
         log_snr: Float[np.ndarray, " timestep"],
-        curve: Float[np.ndarray | Array, " pair"] | None = None,
+        curve: Float[np.ndarray | Array, " value"] | None = None,
     ) -> Float[np.ndarray, " edge"]:
         """The edges of n clusters.
 
         Args:
           log_snr: log-SNR at the process's T equally likely noise levels, falling.
-          curve: relative entropy of consecutive marginals at levels 1..T-1, in nats; only where `needs_curve`.
+          curve: values of the curve that `needs_curve` names; None where it names none.
 
         Raises:
           ValueError: if there are no such clusters.
@@ -184,13 +220,53 @@ class RelativeEntropy(Clustering):
     """
 
     power: ranges.Positive = 1.0
-    needs_curve = True
+    needs_curve = "relative_entropy"
+    measured_by = ("analysis",)
 
     def edges(self, n: int, log_snr: np.ndarray, curve: np.ndarray | Array | None = None) -> Float[np.ndarray, " edge"]:
         if curve is None:
             raise ValueError("clusters by relative entropy need the curve, which has not been measured")
         # Sampling may leave a measured curve a little below 0 where it is tiny.
         return by_relative_entropy(np.maximum(np.asarray(curve), 0.0), n, power=self.power)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Information(Clustering):
+    """Clusters with equal shares of the information about the data, gated (`by_information`).
+
+    It is the error of the noise over log-SNR (`gating.gated_information`), of a network that is trained for a few steps
+    before the run begins, or of an earlier run.
+
+    Attributes:
+      run: workdir of an earlier run on the same data, whose metrics give the error; with "" a probe measures it.
+      probe_steps: length of the probe: the run's own network, batches and learning rate, without a curriculum. The
+        error is the mean over the second half.
+      gate: c, sigma / alpha below which nothing is left to learn but the grid of pixel values; 0 finds it: the cleanest
+        level whose error is above `onset` times the largest.
+      onset: see `gate`.
+      sharpness: n of the gate s^n / (s^n + c^n), s = sigma / alpha.
+      min_width: least width of a cluster in u; 0 is a quarter of 1 / N.
+    """
+
+    run: str = ""
+    probe_steps: ranges.Steps = 300
+    gate: ranges.NotNegative = 0.0
+    onset: ranges.ShareBelowOne = 0.002
+    sharpness: ranges.Positive = 3.0
+    min_width: ranges.Share = 0.0
+    needs_curve = "information"
+
+    def check(self, n: int) -> None:
+        if self.min_width > 1 / n:
+            raise ValueError(f"clustering.min_width = {self.min_width}: {n} clusters can be {1 / n:.3g} wide at most")
+
+    def edges(self, n: int, log_snr: np.ndarray, curve: np.ndarray | Array | None = None) -> Float[np.ndarray, " edge"]:
+        if curve is None:
+            raise ValueError("clusters by information need the error of the noise, which has not been measured")
+        settings = {"at": self.gate, "share": self.onset, "sharpness": self.sharpness}
+        return by_information(
+            gated_information(np.asarray(curve, np.float64), log_snr, **settings), n, self.min_width or None
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -217,6 +293,7 @@ CLUSTERINGS: dict[str, type[Clustering]] = {
     "uniform": Uniform,
     "log_snr": LogSNR,
     "relative_entropy": RelativeEntropy,
+    "information": Information,
     "edges": Edges,
 }
 """`curriculum.clustering.name` in a config -> the class."""

@@ -7,6 +7,16 @@ import numpy as np
 from jaxtyping import Float
 
 
+def midpoints(number: int) -> Float[np.ndarray, "{number}"]:
+    """u in the middle of each of so many equally wide intervals."""
+    return (np.arange(number) + 0.5) / number
+
+
+def slope(log_snr: Float[np.ndarray, " level"]) -> Float[np.ndarray, " level"]:
+    """|d log-SNR / d u| at equally likely levels."""
+    return np.abs(np.gradient(log_snr, midpoints(len(log_snr))))
+
+
 class _Levels(NamedTuple):
     edges: Float[np.ndarray, " edge"]
     log_snr: Float[np.ndarray, " level"]
@@ -31,7 +41,12 @@ class Levels(_Levels):
     @property
     def midpoints(self) -> Float[np.ndarray, " level"]:
         """u in the middle of each of the M intervals."""
-        return (np.arange(len(self.log_snr)) + 0.5) / len(self.log_snr)
+        return midpoints(len(self.log_snr))
+
+    @property
+    def centres(self) -> Float[np.ndarray, " cluster"]:
+        """Mean of log-SNR over each cluster."""
+        return self.averaging @ self.log_snr
 
     @property
     def edge_log_snr(self) -> Float[np.ndarray, " edge"]:
@@ -41,7 +56,7 @@ class Levels(_Levels):
     @property
     def log_snr_slope(self) -> Float[np.ndarray, " level"]:
         """|d log-SNR / d u| at the M levels."""
-        return np.abs(np.gradient(self.log_snr, self.midpoints))
+        return slope(self.log_snr)
 
     @functools.cached_property
     def averaging(self) -> Float[np.ndarray, "cluster level"]:

@@ -95,7 +95,8 @@ class Dataset(ranges.Checked, abc.ABC):
     @property
     def holds_out(self) -> bool:
         """Whether there are examples that training never sees."""
-        return bool(self.held_out) or (self.split != self.held_out_split and self.has_split(self.held_out_split))
+        trained_on = {part.split("[")[0] for part in self.split.split("+")}  # of "train[:50%]" it is train
+        return bool(self.held_out) or (self.held_out_split not in trained_on and self.has_split(self.held_out_split))
 
     def opened_held_out(self) -> Source:
         """The examples that training never sees: always the same share, or the split that is held out.
@@ -104,13 +105,16 @@ class Dataset(ranges.Checked, abc.ABC):
           UserError: if there are none, or they cannot be had.
         """
         if self.held_out:
-            return self._part(self.open(), held_out=True)
+            source = self.open()
+            with concerning(f"dataset {type(self).__name__}"):
+                return self._part(source, held_out=True)
         if not self.holds_out:
             raise UserError(
                 f"dataset.held_out = {self.held_out}: {type(self).__name__} has no split {self.held_out_split!r}; give "
                 f"the share of its examples that training shall not see"
             )
-        return dataclasses.replace(self, split=self.held_out_split).opened()
+        # With the classes of the split that is trained on: were they counted anew, labels could mean other ones.
+        return dataclasses.replace(self, split=self.held_out_split, **self.found).opened()
 
     def _part(self, source: Source, *, held_out: bool) -> Source:
         order, number = np.random.default_rng(0).permutation(len(source)), round(self.held_out * len(source))

@@ -1,35 +1,26 @@
-"""The relative-entropy curve of a config's data: measured once, kept in the workdir, and turned into clusters."""
+"""The relative-entropy curve of a config's data."""
 
 import itertools
-import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from diffcurr import atomic_file
 from diffcurr import config as config_lib
 from diffcurr.difficulty import streaming
-from diffcurr.difficulty.analyzed import Data, Experiment
+from diffcurr.difficulty.analyzed import Data, Experiment, load_data
+from diffcurr.difficulty.kept import Curve, NewCountdown, Say, from_first
 from diffcurr.difficulty.relative_entropy import RelativeEntropy, gaussian_relative_entropy, relative_entropy
 from diffcurr.difficulty.survey import Survey, survey
-from diffcurr.errors import UserError, concerning, first_line
-from diffcurr.training import distributed
+from diffcurr.errors import UserError, concerning
 from diffcurr.training.randomness import stream_key
 
-FILE = "relative_entropy.npz"
 MOST = 20_000  # dimensions of which there is a covariance: 3.2 GB, three times
 UNIT = "pairs x levels"  # an image, a sample and a pair of noise levels
-Countdown = Callable[[int, int], None]
-"""Called with (parts done, parts in all)."""
-NewCountdown = Callable[[str, str], Countdown]
-"""(What is done, the unit of its parts) -> what to call after each part."""
 
 
 class Levels(NamedTuple):
@@ -121,7 +112,7 @@ def measure_each(
                 surveyed=look(experiment, data, new_countdown) if surveyed is None else surveyed,
                 report=report,
             )
-    return [_from_first(_pooled(curves)) for curves in grouped]
+    return [from_first(_pooled(curves)) for curves in grouped]
 
 
 def gaussian(experiment: Experiment, surveyed: Survey) -> Float[np.ndarray, " pair"]:
@@ -154,59 +145,34 @@ def _pooled(curves: Sequence[RelativeEntropy]) -> RelativeEntropy:
     return RelativeEntropy(value.mean(0), np.sqrt(np.mean(error**2, 0) / len(curves)), bound[0])
 
 
-def _from_first(curve: RelativeEntropy) -> RelativeEntropy:
-    """The curve of process 0, in every process, to the bit: clusters follow from it."""
-    values = np.stack([np.asarray(field, np.float64) for field in curve])
-    return RelativeEntropy(*distributed.total(values if distributed.is_primary() else np.zeros_like(values)))
+class RelativeEntropyCurve(Curve):
+    """The relative entropy of consecutive marginals at levels 1..T-1."""
+
+    file = "relative_entropy.npz"
+    what = "relative entropy"
+    kind = RelativeEntropy
+
+    def length(self, experiment: Experiment) -> int:
+        return experiment.process.num_levels - 1
+
+    def measured_on(self, config: ConfigDict) -> dict[str, Any]:
+        whole = config_lib.to_json(config)
+        return {
+            "dataset": {key: whole["dataset"][key] for key in ("name", "split")},
+            "process": whole["process"],
+            "analysis": {key: whole["analysis"][key] for key in ("images", "samples")},
+            "seed": whole["seed"],
+        }
+
+    def former(self, measured_on: dict[str, Any]) -> dict[str, Any]:
+        if "images" not in measured_on:  # as version 0.1.0 wrote it
+            return measured_on
+        name, split = measured_on.pop("dataset")
+        analysis = {key: measured_on.pop(key) for key in ("images", "samples")}
+        return measured_on | {"dataset": {"name": name, "split": split}, "analysis": analysis}
+
+    def measure(self, experiment: Experiment, say: Say, new_countdown: NewCountdown) -> RelativeEntropy:
+        return measure(experiment, load_data(experiment, say), new_countdown)
 
 
-def known(workdir: epath.Path, experiment: Experiment) -> RelativeEntropy | None:
-    """What `load` finds in process 0, in every process, which all call it."""
-    found = load(workdir, experiment) if distributed.is_primary() else None
-    if not distributed.total(np.array([found is not None], np.float64))[0]:
-        return None
-    nothing = np.zeros(experiment.process.num_levels - 1)
-    return _from_first(RelativeEntropy(*(nothing if found is None else found[x] for x in RelativeEntropy._fields)))
-
-
-def save(workdir: epath.Path, experiment: Experiment, arrays: dict[str, Any]) -> None:
-    """Writes the curve and what belongs to it, with what it was measured on."""
-    with atomic_file.replacing(workdir / FILE) as path:
-        np.savez_compressed(
-            path, u=levels(experiment).u, measured_on=json.dumps(_measured_on(experiment.config)), **arrays
-        )
-
-
-def load(workdir: epath.Path, experiment: Experiment) -> dict[str, np.ndarray] | None:
-    """What a workdir holds of this config's curve; None if nothing, or that of other data or another process."""
-    path = workdir / FILE
-    if not path.exists():
-        return None
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = dict(arrays)
-        measured_on = json.loads(str(found["measured_on"]))
-        if "images" in measured_on:  # written by version 0.1.0
-            name, split = measured_on.pop("dataset")
-            analysis = {key: measured_on.pop(key) for key in ("images", "samples")}
-            measured_on |= {"dataset": {"name": name, "split": split}, "analysis": analysis}
-        if _measured_on(config_lib.upgrade(measured_on)) != _measured_on(experiment.config):
-            return None
-        for name in RelativeEntropy._fields:
-            if found[name].shape != (experiment.process.num_levels - 1,) or not np.all(np.isfinite(found[name])):
-                raise ValueError(f"{name} is no curve of {experiment.process.num_levels} levels")
-        return found
-    except Exception as error:  # whatever a damaged file makes of NumPy, zlib and JSON: said, and measured again
-        print(f"WARNING: {path} is damaged ({first_line(error)}): the curve is measured again", file=sys.stderr)
-        return None
-
-
-def _measured_on(config: ConfigDict) -> dict[str, Any]:
-    """Everything that the curve depends on: a part of the config."""
-    whole = config_lib.to_json(config)
-    return {
-        "dataset": {key: whole["dataset"][key] for key in ("name", "split")},
-        "process": whole["process"],
-        "analysis": {key: whole["analysis"][key] for key in ("images", "samples")},
-        "seed": whole["seed"],
-    }
+KEPT = RelativeEntropyCurve()

@@ -24,8 +24,8 @@ from diffcurr.difficulty.relative_entropy import RelativeEntropy
 from diffcurr.errors import UserError, concerning
 from diffcurr.experiment import Experiment
 from diffcurr.planning.chips import GPUS, TPUS
+from diffcurr.reporting import curriculum, figures
 from diffcurr.reporting import difficulty as report
-from diffcurr.reporting import figures
 from diffcurr.reporting.progress import Countdown, Line, duration
 from diffcurr.training import distributed
 from diffcurr.training.state import split_network
@@ -37,6 +37,8 @@ CHIPS = {"16 v5e chips": (TPUS["v5e"], 16), "8 H100": (GPUS["h100"], 8)}
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     """Writes relative_entropy.npz and .png, convergence.npz and .png, and report.md. Returns the exit code.
+
+    Where the workdir holds a run, its curriculum.png is drawn again, and the report says what it tells.
 
     All processes measure together; process 0 writes files and logs.
     """
@@ -50,6 +52,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         except OSError as error:
             raise cannot_be_written(workdir, error) from error
     data = analyzed.load_data(experiment, line.say)
+    trained = curriculum.of_workdir(workdir, config)
 
     ################################################## relative entropy of consecutive marginals
     clock = Clock()
@@ -58,9 +61,9 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         show = Countdown(line, what, unit)
         return clock.around(show) if unit == curve.UNIT else show
 
-    mixture = curve.known(workdir, experiment)
+    mixture = curve.KEPT.known(workdir, experiment)
     if mixture is not None:
-        line.say(f"{workdir / curve.FILE} holds the relative entropy of these data already")
+        line.say(f"{workdir / curve.KEPT.file} holds the relative entropy of these data already")
     surveyed = curve.look(experiment, data, countdown, covariance=True)
     wanted = (True,) if mixture is not None else (False, True)
     measured = curve.measure_each(experiment, data, countdown, wanted, surveyed)
@@ -77,7 +80,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         arrays = mixture._asdict() | {"gaussian": gaussian}
         arrays |= {f"leave_one_out_{name}": part for name, part in left_out._asdict().items() if name != "upper_bound"}
         arrays |= {f"edges_{name.replace(' ', '_')}": positions for name, positions in edges.items()}
-        curve.save(workdir, experiment, arrays)
+        curve.KEPT.save(workdir, experiment, arrays)
         u = curve.levels(experiment).u[1:]
         figures.save_figure(
             workdir / "relative_entropy.png", figures.draw_relative_entropy(u, mixture, left_out, gaussian, edges)
@@ -111,6 +114,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
             "",
             "![The curves and the clusters that they suggest](relative_entropy.png)",
             "",
+            *trained,
             _pace(clock),
             "",
         ]

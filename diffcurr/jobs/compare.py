@@ -12,13 +12,11 @@ from diffcurr import atomic_file, jobs
 from diffcurr import config as config_lib
 from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
-from diffcurr.metrics.comparison import Result, compare_with_baseline, geometric_mean
-from diffcurr.metrics.intervals import mean_interval
-from diffcurr.reporting import comparison as comparison_report
-from diffcurr.reporting import figures
+from diffcurr.metrics.comparison import Result
+from diffcurr.metrics.denoising import NAME
+from diffcurr.reporting.comparison_report import write_report
 from diffcurr.reporting.progress import Line
 from diffcurr.reporting.writers import EVALUATIONS, read_rows
-from diffcurr.sampling.held_out import NAME
 
 RESULT = "result.json"
 # Of what a run may be continued with, the rest changes what is measured.
@@ -192,43 +190,3 @@ def _shard(shard: str | None) -> tuple[int, int]:
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise UserError(f"--shard={shard}: give index/count, the index from 0, such as 0/2")
     return int(index), int(count)
-
-
-def write_report(config: ConfigDict, results: list[Result], workdir: epath.Path) -> str:
-    """Writes report.md and what it shows. Returns its first line, the verdict."""
-    names, baseline = list(config.compare.arms), config.compare.baseline
-    arms = {name: [one for one in results if one["arm"] == name] for name in names}
-    compared = {name: compare_with_baseline(arms[name], arms[baseline]) for name in names}
-    candidates = config.compare.candidates or [name for name in names if name != baseline]
-    what = f"{config.dataset.name}, {config.process.name}, {config.steps:,} steps, {config.compare.seeds} seeds"
-    verdict = comparison_report.verdict(compared, baseline, candidates, what)
-
-    def over_seeds(name: str, steps: str, values: str) -> tuple[np.ndarray, Any]:
-        return np.asarray(arms[name][0][steps], float), np.asarray([one[values] for one in arms[name]])
-
-    distances, stages = {}, {}
-    for name in names:
-        steps, curves = over_seeds(name, "steps", "distance")
-        distances[name] = (steps, mean_interval(curves))
-        logged, stage = over_seeds(name, "logged_steps", "stage")
-        stages[name] = (logged, stage.mean(axis=0))
-    figures.save_figure(
-        workdir / "distance.png", figures.draw_comparison(distances, arms[baseline][0]["floor"], stages)
-    )
-    points = distances[baseline][0]
-    ratios = {name: geometric_mean(compared[name].distance_ratio) for name in names if name != baseline}
-    figures.save_figure(workdir / "ratio.png", figures.draw_ratios(points, ratios, baseline))
-    pictures = {name: workdir / name / f"{config.seed:02d}" / "evaluation.png" for name in names}
-    figures.save_figure(workdir / "samples.png", figures.draw_side_by_side(pictures))
-    parts = (
-        verdict,
-        comparison_report.conditions(arms[baseline], compared, config.evaluation.training_samples),
-        comparison_report.table(compared, baseline),
-        "![distance over steps, and stages](distance.png)",
-        f"![distance over {baseline}'s over steps](ratio.png)",
-        comparison_report.ratio_table(points, ratios, baseline),
-        f"![samples of seed {config.seed}, same noise](samples.png)",
-    )
-    with atomic_file.replacing(workdir / "report.md") as path:
-        path.write_text("\n\n".join(parts) + "\n")
-    return verdict

@@ -17,9 +17,11 @@ from diffcurr.metrics.intervals import Interval, mean_interval
 Result = dict[str, Any]
 """The result of one run, as `jobs.compare` writes it to `result.json`.
 
-Keys: `arm`, `seed`; `evaluation`, the contents of `evaluation.json` after the last step; `steps` and `distance`, lists
-with the step and the Fréchet distance of each evaluation during training; `floor`, the distance that fresh real images
-would have in those evaluations; `logged_steps` and `stage`, lists; `steps_per_second`.
+Keys: `arm`, `seed`; `evaluation`, the contents of `evaluation.json` after the last step; `grids`, {name: the same on
+another sampling grid}; `steps` and `distance`, lists with the step and the Fréchet distance of each evaluation during
+training; `floor`, the distance that fresh real images would have in those evaluations; `denoising`, None or, of those
+evaluations, {`log_snr`; `bound`, a list; `noise_error`, `x0_error`, lists of lists over log-SNR}; `logged_steps` and
+`stage`, lists; `exposure`, how densely each cluster was drawn; `steps_per_second`.
 """
 
 
@@ -48,12 +50,57 @@ class Compared(NamedTuple):
     step_time_ratio: Interval
 
 
-def compare_with_baseline(arm: Sequence[Result], baseline: Sequence[Result]) -> Compared:
+class DenoisingCompared(NamedTuple):
+    """The denoising error of held-out images of an arm compared with the baseline's. Intervals are over seeds.
+
+    Attributes:
+      noise_error_ratio: error of the noise at each evaluation and log-SNR, divided by the baseline's.
+      bound: bound on the negative log-likelihood after the last step, in bits per dimension.
+      bound_difference: the same, minus the baseline's.
+      share_to_baseline: steps until the bound is as low as the baseline's after its last step, as a share of all steps;
+        infinite if it never is.
+    """
+
+    noise_error_ratio: Interval
+    bound: Interval
+    bound_difference: Interval
+    share_to_baseline: Float[np.ndarray, " seed"]
+
+
+def compare_denoising(arm: Sequence[Result], baseline: Sequence[Result]) -> DenoisingCompared:
+    """Compares the denoising errors of an arm with those of the baseline, for results that have them.
+
+    Args:
+      arm: results of the arm, one for each seed.
+      baseline: results of the baseline, with the same seeds in the same order.
+    """
+
+    def values(results: Sequence[Result], name: str) -> Float[np.ndarray, "seed *rest"]:
+        return np.asarray([result["denoising"][name] for result in results], float)
+
+    bounds, steps = values(arm, "bound"), np.asarray(arm[0]["steps"], float)
+    its_bounds = values(baseline, "bound")
+    reached = [
+        steps_to_reach(steps, curve, its_curve[-1]) / steps[-1]
+        for curve, its_curve in zip(bounds, its_bounds, strict=True)
+    ]
+    return DenoisingCompared(
+        noise_error_ratio=geometric_mean(values(arm, "noise_error") / values(baseline, "noise_error")),
+        bound=mean_interval(bounds[:, -1]),
+        bound_difference=mean_interval(bounds[:, -1] - its_bounds[:, -1]),
+        share_to_baseline=np.asarray(reached),
+    )
+
+
+def compare_with_baseline(
+    arm: Sequence[Result], baseline: Sequence[Result], measure: str = "frechet_distance"
+) -> Compared:
     """Compares the results of an arm with those of the baseline.
 
     Args:
       arm: results of the arm, one for each seed.
       baseline: results of the baseline, with the same seeds in the same order and the same evaluation steps.
+      measure: name of the distance among what was evaluated.
 
     Raises:
       ValueError: if there are fewer than two seeds, or the two have different numbers of them.
@@ -63,7 +110,7 @@ def compare_with_baseline(arm: Sequence[Result], baseline: Sequence[Result]) -> 
         return np.asarray([result["evaluation"][measure][part] for result in results])
 
     def excess(results: Sequence[Result]) -> Float[np.ndarray, " seed"]:
-        return final(results, "frechet_distance") - final(results, "frechet_distance", "copies")
+        return final(results, measure) - final(results, measure, "copies")
 
     def steps_to(result: Result, target: float) -> float:
         return steps_to_reach(np.asarray(result["steps"], float), np.asarray(result["distance"]), target)
@@ -73,7 +120,7 @@ def compare_with_baseline(arm: Sequence[Result], baseline: Sequence[Result]) -> 
 
     pairs = list(zip(arm, baseline, strict=True))
     return Compared(
-        distance=mean_interval(final(arm, "frechet_distance")),
+        distance=mean_interval(final(arm, measure)),
         kernel_distance=mean_interval(final(arm, "kernel_distance")),
         excess=excess(arm),
         excess_ratio=paired_ratio(excess(arm), excess(baseline)),

@@ -14,6 +14,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from diffcurr.processes.base import Denoised, mean_over_pixels
 from diffcurr.processes.prediction import Level, expand
 
+NAME = "denoising_bound"  # what is measured by it, among what is measured of a run
+
 Denoise = Callable[[Float[Array, "batch *shape"], Float[Array, " batch"], Level], Denoised]
 """(x, native time, level) -> the estimate of x0."""
 
@@ -81,7 +83,7 @@ def bound(
         decoder = 0.5 * np.log(2 * np.pi * np.e * noise**2)
     else:
         decoder = float(shares @ _unknown(np.asarray(values, np.float64), noise))
-    return (np.trapezoid(error, grid) / 2 + prior + decoder) / np.log(2.0)
+    return np.asarray((np.trapezoid(error, grid) / 2 + prior + decoder) / np.log(2.0))
 
 
 def _unknown(values: Float[np.ndarray, " value"], noise: float) -> Float[np.ndarray, " value"]:

@@ -22,8 +22,8 @@ from diffcurr.parts import Several
 
 SPLITS = 10
 
-Measured = dict[str, dict[str, float]]
-"""Name -> {"value", where known "low" and "high", the ends of its 95 % interval, and the numbers of examples}."""
+Measured = dict[str, dict[str, Any]]
+"""Name -> {"value", where known "low" and "high", the ends of its 95 % interval, the numbers of examples, lists}."""
 
 Measure = Callable[[Float[np.ndarray, "generated feature"]], Measured]
 """What is measured of the features of generated examples."""
@@ -325,7 +325,7 @@ def describe(measured: Mapping[str, Any]) -> str:
     return ", ".join(texts)
 
 
-def flat(measured: Mapping[str, Any]) -> dict[str, float]:
+def flat(measured: Mapping[str, Any]) -> dict[str, Any]:
     """What was measured as one row: {"frechet_distance": ..., "frechet_distance_low": ..., ...}."""
     return {
         name if part == "value" else f"{name}_{part}": value

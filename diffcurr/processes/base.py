@@ -16,6 +16,8 @@ from diffcurr.processes.weighting import Constant, Weighting
 
 __all__ = ["Denoised", "Losses", "Predict", "Process", "array_module", "inside", "special_module"]
 
+ROUNDING = 1e-9  # of a log-SNR, in float64
+
 Predict = Callable[[Float[Array, "batch *shape"], Float[Array, " batch"]], Array]
 """A network with its parameters and condition bound: (scaled x, time as the network sees it) -> its raw output."""
 
@@ -136,7 +138,7 @@ class Process(ranges.Checked, abc.ABC):
     def _check_range(
         log_snr: Float[np.ndarray, " level"], low: Float[np.ndarray, " *_"], high: Float[np.ndarray, " *_"]
     ) -> None:
-        if np.any(log_snr < low) or np.any(log_snr > high):
+        if np.any(log_snr < low - ROUNDING) or np.any(log_snr > high + ROUNDING):
             raise ValueError(
                 f"log-SNR {np.min(log_snr):.4g} to {np.max(log_snr):.4g}: the process's noise levels lie in "
                 f"{np.max(low):.4g} to {np.min(high):.4g}"

@@ -88,6 +88,7 @@ class DDPM(base.Process):
         return np.interp(-log_snr, -known, np.arange(self.num_timesteps, dtype=np.float64))
 
     def level_at(self, log_snr: Float[np.ndarray, " level"]) -> Level:
+        self.time_at(log_snr)  # which refuses what is out of range
         return Level(np.sqrt(scipy.special.expit(log_snr)), np.sqrt(scipy.special.expit(-log_snr)))
 
     @property

@@ -129,7 +129,7 @@ class Speed(Density):
       tau: the noise level, of the process's equally spaced ones, from which little is left to learn.
       k: levels below tau are so many times as likely as those above.
       slope: m follows the first level at which sigma grows by less than this from one level to the next.
-      about: `slope`; or `tau`, as until version 0.2, to continue runs of that time.
+      about: `slope`; or `tau`, as it was before this setting, to continue runs of that time.
     """
 
     tau: ranges.Steps = 700

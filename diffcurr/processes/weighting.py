@@ -171,7 +171,7 @@ class Speed(Weighting):
     Attributes:
       tau: the noise level, of the process's equally spaced ones, from which little is left to learn.
       limit: SpeeD's lambda: the slopes are scaled to [1 - limit, limit].
-      over: the levels whose slopes have these extremes, `all`; or `below` tau, as until version 0.2.
+      over: the levels whose slopes have these extremes, `all`; or `below` tau, as it was before this setting.
     """
 
     tau: ranges.Steps = 700

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from diffcurr.metrics.comparison import Compared, Result, geometric_mean, paired_ratio
+from diffcurr.metrics.comparison import Compared, DenoisingCompared, Result, geometric_mean, paired_ratio
 from diffcurr.metrics.intervals import Interval, mean_interval
 
 
@@ -93,20 +93,70 @@ def ratio_table(steps: Float[np.ndarray, " evaluation"], ratios: Mapping[str, In
     return "\n".join([f"Distance over {baseline}'s (geometric mean):", "", *lines])
 
 
-def conditions(results: Sequence[Result], compared: Mapping[str, Compared], training_samples: int) -> str:
+def grid_table(grids: Mapping[str, Mapping[str, Interval]], baseline: str) -> str:
+    """Formats the distance over the baseline's after the last step on each sampling grid as a Markdown table.
+
+    Args:
+      grids: by grid and arm.
+      baseline: name of the baseline.
+    """
+    arms = list(next(iter(grids.values())))
+    lines = [f"| sampling grid | {' | '.join(arms)} |", "|---" * (len(arms) + 1) + "|"]
+    lines += [
+        f"| {grid} | {' | '.join(_format(ratio) for ratio in of_arm.values())} |" for grid, of_arm in grids.items()
+    ]
+    return "\n".join([f"Distance over {baseline}'s at the end, by sampling grid:", "", *lines])
+
+
+def denoising_table(
+    compared: Mapping[str, DenoisingCompared], baseline: str, log_snr: Sequence[float], images: int
+) -> str:
+    """Formats the bounds on the likelihood of held-out images as a Markdown table with one line for each arm.
+
+    Args:
+      compared: comparison of each arm with the baseline.
+      baseline: name of the baseline.
+      log_snr: the grid on which the denoising error was measured.
+      images: number of held-out images.
+    """
+    lines = [
+        f"Denoising {images:,} held-out images, with the same noise for all arms. The bound is on their negative "
+        f"log-likelihood in bits per dimension, from the error of the noise at log-SNR {min(log_snr):g} to "
+        f"{max(log_snr):g}:",
+        "",
+        f"| arm | bound | minus {baseline}'s | steps to {baseline}'s end, share of all |",
+        "|---|---|---|---|",
+    ]
+    for name, arm in compared.items():
+        share, is_baseline = arm.share_to_baseline, name == baseline
+        reached = _format(mean_interval(share)) if np.isfinite(share).all() else _count_reached(share)
+        difference = "0" if is_baseline else _format(arm.bound_difference)
+        lines.append(f"| {name} | {_format(arm.bound, 4)} | {difference} | {reached} |")
+    return "\n".join(lines)
+
+
+def conditions(
+    results: Sequence[Result],
+    compared: Mapping[str, Compared],
+    training_samples: int,
+    measure: str = "frechet_distance",
+) -> str:
     """Says under which conditions the numbers of the tables were measured, and how to read them.
 
     Args:
       results: results of the baseline, one for each seed.
       compared: comparison of each arm with the baseline.
       training_samples: number of samples in each evaluation during training.
+      measure: name of the distance.
     """
     evaluation = results[0]["evaluation"]
-    counts, kernel, sampling = (evaluation[key] for key in ("frechet_distance", "kernel_distance", "sampling"))
-    remember = [name for name, arm in compared.items() if arm.distance.mean < counts["floor"]]
+    counts, kernel, sampling = (evaluation[key] for key in (measure, "kernel_distance", "sampling"))
+    held_out = measure != "frechet_distance"
+    real = "images that no arm was trained on" if held_out else "images of the split trained on"
+    remember = [name for name, arm in compared.items() if arm.distance.mean < counts["floor"] and not held_out]
     lines = [
         f"Features: {evaluation['features']}. At the end {counts['examples']:,} samples against "
-        f"{counts['reference_examples']:,} images of the split trained on. At these numbers copies of those images, "
+        f"{counts['reference_examples']:,} {real}. At these numbers copies of those images, "
         f"drawn at random, have a distance of {counts['copies']:.3g}, the least to be expected; fresh real images "
         f"would have {counts['floor']:.3g}. Kernel distances are on {kernel['examples']:,} of each. On the way "
         f"{training_samples:,} samples, where fresh real images would have {results[0]['floor']:.3g}. Sampling: "
@@ -125,10 +175,10 @@ def conditions(results: Sequence[Result], compared: Mapping[str, Compared], trai
     return "\n".join(lines)
 
 
-def _format(interval: Interval) -> str:
+def _format(interval: Interval, digits: int = 3) -> str:
     if np.isinf([interval.low, interval.high]).all():
-        return f"{interval.mean:.3g} (anything)"
-    return f"{interval.mean:.3g} ({interval.low:.3g} to {interval.high:.3g})"
+        return f"{interval.mean:.{digits}g} (anything)"
+    return f"{interval.mean:.{digits}g} ({interval.low:.{digits}g} to {interval.high:.{digits}g})"
 
 
 def _choose(ratio: Interval, below: str, above: str, unknown: str) -> str:

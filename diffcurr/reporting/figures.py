@@ -1,10 +1,9 @@
-"""Figures: grids of images, the progress of the curriculum, the difficulty of noise levels, and comparisons of arms.
+"""Figures: grids of images, the difficulty of noise levels, and comparisons of arms.
 
 Figures are made without pyplot, which is not safe to use outside the main thread.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -56,55 +55,6 @@ def save_grid(
         canvas[top : top + height * zoom, left : left + width * zoom] = image
     with atomic_file.replacing(path) as temporary:
         Image.fromarray(canvas[..., 0] if channels == 1 else canvas).save(temporary)
-
-
-def _is_of_curriculum(row: Mapping[str, Any], clusters: int) -> bool:
-    """Whether a row has what the picture needs; a damaged file may hold others."""
-    loss = row.get("loss_by_cluster")
-    numbers = (row.get("stage"), row.get("num_stages"), *(loss if isinstance(loss, list) else ()))
-    kinds = (int, float, type(None))
-    return isinstance(loss, list) and len(loss) == clusters and all(isinstance(one, kinds) for one in numbers)
-
-
-def save_curriculum(path: epath.PathLike, rows: list[dict[str, Any]], edges: Float[np.ndarray, " edge"]) -> None:
-    """Writes a PNG with the stage at each step, above a heat map of the loss of each cluster.
-
-    Nothing is written if there are no rows.
-
-    Args:
-      path: file to write.
-      rows: the rows of `metrics.jsonl`, with `step`, `stage`, `num_stages` and `loss_by_cluster`, in which None marks a
-        cluster that was not trained.
-      edges: edges of the clusters, in u.
-    """
-    number = len(edges) - 1
-    rows = [row for row in rows if _is_of_curriculum(row, number)]
-    if not rows:
-        return
-    steps = np.array([row["step"] for row in rows], float)
-    loss = np.array([[np.nan if v is None else v for v in row["loss_by_cluster"]] for row in rows]).T
-    stages = [rows[0]["stage"]] + [row["stage"] for row in rows]
-
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 3))
-    upper.set(
-        ylabel="stage",
-        ylim=(0.5, rows[-1]["num_stages"] + 0.5),
-        title="Loss of each cluster as the curriculum advances",
-    )
-    upper.yaxis.get_major_locator().set_params(integer=True)
-    upper.grid(alpha=0.3)
-
-    starts = np.concatenate([[0.0], steps])  # the losses of a row are means over the steps since the row before
-    upper.step(starts, stages, where="pre", color="tab:blue")
-    shown = np.where(loss > 0, loss, np.nan)
-    finite = shown[np.isfinite(shown)]
-    norm = matplotlib.colors.LogNorm(*np.quantile(finite, [0.01, 0.99])) if finite.size and np.ptp(finite) > 0 else None
-    colours = matplotlib.colormaps["viridis"].with_extremes(bad="0.92")
-    mesh = lower.pcolormesh(starts, edges, np.ma.masked_invalid(shown), norm=norm, cmap=colours, rasterized=True)
-    lower.set(xlabel="step", ylabel="noise level u\n(0 clean, hard; 1 noise, easy)", ylim=(0, 1))
-    figure.colorbar(mesh, ax=lower, label="mean loss (grey: not trained)", extend="both")
-    save_figure(path, figure)
 
 
 def draw_relative_entropy(

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,33 +14,7 @@ from etils import epath
 from google.protobuf.message import DecodeError
 
 from diffcurr import atomic_file
-
-METRICS = "metrics.jsonl"  # a row each logged interval
-EVALUATIONS = "evaluations.jsonl"  # a row each time that samples were compared with the data
-
-
-def read_rows(workdir: epath.PathLike, file: str = METRICS) -> list[dict[str, Any]]:
-    """The rows of a workdir's `file`, oldest first.
-
-    A last line cut off by a crash is left out; so is, with a warning, any line that is no row.
-    """
-    path = epath.Path(workdir) / file
-    if not path.exists():
-        return []
-    rows, damaged = [], []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict) and type(row.get("step")) is int:
-            rows.append(row)
-        elif line.endswith(b"\n"):
-            damaged.append(number)
-    if damaged:
-        lines = ", ".join(map(str, damaged[:5])) + (f" and {len(damaged) - 5} more" if len(damaged) > 5 else "")
-        print(f"WARNING: {path}: left out what is no row of numbers: line {lines}", file=sys.stderr, flush=True)
-    return rows
+from diffcurr.training.rows import EVALUATIONS, METRICS, read_rows
 
 
 class MetricWriter:

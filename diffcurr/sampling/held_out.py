@@ -22,7 +22,6 @@ from diffcurr.processes import Process
 from diffcurr.training import sharding
 
 ROWS = 128  # images that each device sees at a time
-NAME = "denoising_bound"
 SEED = 0  # of the noise: the same for every run, whatever its own seed
 
 
@@ -49,7 +48,8 @@ class Grid(ranges.Checked):
     @property
     def points(self) -> Float[np.ndarray, " level"]:
         """The levels."""
-        return np.linspace(*self.log_snr, self.levels)
+        low, high = self.log_snr
+        return np.linspace(low, high, self.levels)
 
     def check(self, process: Process) -> None:
         """Raises ValueError if the process has no such noise levels."""
@@ -63,7 +63,7 @@ class HeldOutError:
     Attributes:
       graph, process: as trained.
       images: the held-out images as they are noised, with what the network is told; in every process all of them.
-      values: the values that they take, for pixels; None for latents.
+      values: the values that they take, for pixels; None for latents, and where they are too many to tell apart.
       grid: the noise levels.
       mesh, param_shardings: where the parameters lie.
     """
@@ -96,7 +96,7 @@ class HeldOutError:
         bits = self._bits(points, noise_error)
         interval = mean_interval(bits)
         return {
-            NAME: {
+            denoising.NAME: {
                 "value": float(interval.mean),
                 "low": float(interval.low),
                 "high": float(interval.high),

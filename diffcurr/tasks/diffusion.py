@@ -11,11 +11,11 @@ from jaxtyping import Float
 
 from diffcurr.errors import concerning
 from diffcurr.metrics.evaluation import Measured
-from diffcurr.reporting import figures
-from diffcurr.reporting.writers import read_rows
+from diffcurr.reporting import curriculum
 from diffcurr.tasks.base import Evaluator, Experiment, Task
 from diffcurr.training.compiled import CompiledStep, compile_step
 from diffcurr.training.randomness import stream_key
+from diffcurr.training.rows import read_rows
 from diffcurr.training.state import TrainState, init_state, split_network
 from diffcurr.training.step import Metrics, train_step
 from diffcurr.training.window import CurriculumWindow, Window
@@ -89,4 +89,4 @@ class Diffusion(Task):
         return {"edges": list(experiment.edges)}
 
     def save_figures(self, experiment: Experiment, workdir: epath.Path) -> None:
-        figures.save_curriculum(workdir / "curriculum.png", read_rows(workdir), experiment.edges)
+        curriculum.save_curriculum(workdir / curriculum.FILE, read_rows(workdir), experiment.levels)

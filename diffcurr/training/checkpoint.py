@@ -186,6 +186,22 @@ class Checkpoints:
             )
         return None
 
+    def progress(self) -> dict[str, Any]:
+        """`Restored.progress` of the newest checkpoint that has one, without its state; {} if there is none."""
+        steps = self._manager.all_steps() if self._directory.exists() else []
+        for step in sorted(steps, reverse=True):
+            parts = ("data", "config", "progress")
+            try:
+                items = self._manager.restore(
+                    step, args=ocp.args.Composite(**{name: ocp.args.JsonRestore() for name in (*parts, "integrity")})
+                )
+                if _checksum(*(items[name] for name in parts)) == items.integrity["rest"]:
+                    found: dict[str, Any] = items.progress
+                    return found
+            except Exception:  # of an older version, or damaged: the one before may be whole
+                continue
+        return {}
+
     def _read(self, step: int, abstract_state: TrainState) -> Restored:
         config = self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore())).config
         former = FORMER_FIELDS if "class_conditional" in config else {}  # a key of version 0.1.0
@@ -257,7 +273,8 @@ def _prints(tree: Any) -> UInt32[Array, " leaf"]:
             position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
         return jnp.sum(bits * (2 * position + 1), dtype=jnp.uint32)
 
-    return jnp.stack([of_leaf(x) for x in jax.tree.leaves(tree)])
+    prints = [of_leaf(x) for x in jax.tree.leaves(tree)]
+    return jnp.stack(prints) if prints else jnp.zeros((0,), jnp.uint32)  # a rule may have no state
 
 
 def _checksum(*values: Any) -> int:

@@ -176,6 +176,9 @@ def train_step(
         value_and_grad = jax.value_and_grad(microbatch_loss, has_aux=True)
         cluster = quantiles.cluster_of(draws.u, config.edges)
         factor = importance(weights, config.edges, cluster) if config.unbiased else None
+        of_rule = config.rule.factors(state.curriculum)
+        if of_rule is not None:
+            factor = of_rule[cluster] * (1.0 if factor is None else factor)
         (loss, losses), grads = value_and_grad(state.params, config, part, draws, dropout_key, factor)
         member = jax.nn.one_hot(cluster, weights.shape[0], dtype=jnp.float32)
 

@@ -2,11 +2,14 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy
 
-from diffcurr.curriculum import CLUSTERINGS, clusters
+from diffcurr.curriculum import CLUSTERINGS, clusters, gating
+from diffcurr.difficulty.relative_entropy import relative_entropy
 from diffcurr.processes import DDPM
 
 
@@ -113,21 +116,101 @@ def test_relative_entropy_clusters_reject(curve: np.ndarray, arguments: dict, me
         clusters.by_relative_entropy(curve, **arguments)
 
 
+def test_relative_entropy_clusters_of_any_points_lie_on_their_least_width() -> None:
+    """docs/difficulty.md: under DDPM, 19 of 20 below u = 0.24, for points on a line as for points everywhere."""
+    process, rng = DDPM(), np.random.default_rng(0)
+    alphas, sigmas = process.exact_alpha_sigma(process.level_midpoints)
+    for points in (np.linspace(-1, 1, 60)[:, None] * np.ones(4), rng.uniform(-1, 1, (60, 16))):
+        curve = relative_entropy(jnp.asarray(points, jnp.float32), alphas, sigmas, jax.random.key(0), 60)
+        edges = clusters.by_relative_entropy(np.maximum(curve.value, 0), 20)
+        np.testing.assert_allclose(edges[:-1], np.arange(20) / 80, atol=1e-12)
+
+
+def test_information_clusters_hold_equal_shares() -> None:
+    """Level t covers [t / T, (t + 1) / T): half of 1 + 1 + 2 + 4 lies in the first three of four levels."""
+    np.testing.assert_allclose(clusters.by_information(np.array([1.0, 1, 2, 4]), 2), [0, 0.75, 1])
+    np.testing.assert_allclose(clusters.by_information(np.array([1.0, 1, 2, 4]), 4), [0, 0.5, 0.75, 0.875, 1])
+    curve = np.random.default_rng(0).random(200) + 0.5
+    edges = clusters.by_information(jnp.asarray(curve), 8)
+    below = np.interp(edges, np.arange(201) / 200, np.concatenate([[0], np.cumsum(curve)]))
+    np.testing.assert_allclose(np.diff(below), curve.sum() / 8, rtol=1e-5)
+
+
+def test_information_clusters_have_a_floor() -> None:
+    curve = 1.0 / np.arange(1, 1001) ** 3
+    np.testing.assert_allclose(np.diff(clusters.by_information(curve, 20))[:19], 1 / 80, atol=1e-12)
+    assert np.diff(clusters.by_information(curve, 20, 1e-6)).min() < 1e-4
+    with pytest.raises(ValueError, match="min_width = 0.6"):
+        clusters.by_information(curve, 2, 0.6)
+    with pytest.raises(ValueError, match="nowhere negative"):
+        clusters.by_information(-curve, 2)
+
+
+def gaussian_error(variances: np.ndarray, log_snr: np.ndarray) -> np.ndarray:
+    """Error of the noise of the best estimate, per pixel, for Gaussian data: the mean of v SNR / (1 + v SNR)."""
+    scaled = variances * np.exp(log_snr)[:, None]
+    return np.mean(scaled / (1 + scaled), axis=1)
+
+
+def gaussian_edges(variances: np.ndarray, log_snr: np.ndarray, n: int) -> np.ndarray:
+    """Log-SNR at the edges: the integral of the error over log-SNR is the mean of log(1 + v SNR)."""
+
+    def above(at: float) -> float:
+        return float(np.mean(np.log1p(variances * np.exp(at))))
+
+    low, high = log_snr[-1], log_snr[0]
+    targets = above(low) + (above(high) - above(low)) * (1 - np.arange(1, n) / n)
+    inner = [scipy.optimize.brentq(lambda at, target=target: above(at) - target, low, high) for target in targets]
+    return np.array([high, *inner, low])
+
+
+def test_information_clusters_of_gaussian_data_follow_its_covariance() -> None:
+    """Two covariances of one trace: clusters in closed form, in the same place under another process, and different."""
+    levels = {"even": np.linspace(12.0, -12.0, 4001), "uneven": 12.0 - 24.0 * np.linspace(0, 1, 4001) ** 2}
+    found = {}
+    for name, variances in {"round": np.ones(4), "flat": np.array([3.97, 0.01, 0.01, 0.01])}.items():
+        for spacing, log_snr in levels.items():
+            clustering = clusters.Information(gate=1e-9, min_width=1e-6)
+            edges = clustering.edges(6, log_snr, gaussian_error(variances, log_snr))
+            at = np.interp(edges, np.linspace(0, 1, 4001), log_snr)
+            np.testing.assert_allclose(
+                at, gaussian_edges(variances, log_snr, 6), atol=0.03, err_msg=f"{name} {spacing}"
+            )
+        found[name] = edges
+    assert np.max(np.abs(found["round"] - found["flat"])) > 0.05
+
+
+def test_the_gate_moves_information_clusters_to_more_noise() -> None:
+    log_snr = np.linspace(12.0, -12.0, 1000)
+    error = gaussian_error(np.ones(1), log_snr) * np.where(log_snr > 4.0, 1e-3, 1.0)  # nothing to learn above 4
+    gated = clusters.Information(min_width=1e-6).edges(4, log_snr, error)
+    by_hand = clusters.Information(gate=float(np.exp(-2.0)), min_width=1e-6).edges(4, log_snr, error)
+    np.testing.assert_allclose(gated, by_hand, atol=2e-3)
+    ungated = clusters.Information(gate=1e-9, min_width=1e-6).edges(4, log_snr, error)
+    assert np.all(ungated[1:-1] + 5e-3 < gated[1:-1])
+
+
 def test_clusterings_are_the_functions_of_their_names() -> None:
     """As a config names them; of a measured curve what lies below 0 counts as 0."""
-    log_snr, curve = np.linspace(9.0, -10.0, 50) ** 3, np.random.default_rng(0).random(49) + 0.1
+    log_snr, curve = np.linspace(4.0, -5.0, 50) ** 3, np.random.default_rng(0).random(49) + 0.1
     curve[40] = -1e-3
     at_least_0 = np.maximum(curve, 0.0)
-    assert list(CLUSTERINGS) == ["uniform", "log_snr", "relative_entropy", "edges"]
+    error = np.random.default_rng(1).random(50)
+    assert list(CLUSTERINGS) == ["uniform", "log_snr", "relative_entropy", "information", "edges"]
     for clustering, expected in (
         (clusters.Uniform(), clusters.uniform(5)),
         (clusters.LogSNR(), clusters.by_log_snr(log_snr, 5)),
         (clusters.RelativeEntropy(), clusters.by_relative_entropy(at_least_0, 5)),
         (clusters.RelativeEntropy(power=0.5), clusters.by_relative_entropy(at_least_0, 5, power=0.5)),
+        (clusters.Information(), clusters.by_information(gating.gated_information(error, log_snr), 5)),
+        (
+            clusters.Information(gate=0.5, sharpness=2.0, min_width=0.01),
+            clusters.by_information(gating.gated_information(error, log_snr, at=0.5, sharpness=2.0), 5, 0.01),
+        ),
         (clusters.Edges(at=(0, 0.1, 0.2, 0.3, 0.4, 1)), np.array([0, 0.1, 0.2, 0.3, 0.4, 1])),
     ):
-        assert clustering.needs_curve == isinstance(clustering, clusters.RelativeEntropy)
-        np.testing.assert_array_equal(clustering.edges(5, log_snr, curve if clustering.needs_curve else None), expected)
+        measured = {"relative_entropy": curve, "information": error, "": None}[clustering.needs_curve]
+        np.testing.assert_array_equal(clustering.edges(5, log_snr, measured), expected)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +218,8 @@ def test_clusterings_are_the_functions_of_their_names() -> None:
     [
         (lambda: clusters.RelativeEntropy(power=0.0), "power = 0.0: must be a number above 0"),
         (lambda: clusters.RelativeEntropy().edges(2, np.array([1.0, 0.0])), "the curve, which has not been measured"),
+        (lambda: clusters.Information().edges(2, np.array([1.0, 0.0])), "the error of the noise, which has not been"),
+        (lambda: clusters.Information(min_width=0.3).check(5), "min_width = 0.3: 5 clusters can be 0.2 wide at most"),
         (lambda: clusters.Edges(at=(0, 0.5, 1)).edges(3, np.array([1.0, 0.0])), "clusters = 3 needs 4 edges"),
         (lambda: clusters.Edges().edges(1, np.array([1.0, 0.0])), "the first must be 0 and the last 1"),
     ],

@@ -71,7 +71,7 @@ def test_report(analyzed: pathlib.Path) -> None:
     assert f"from {arrays['value'][0]:.3g} nats at t = 1 to {arrays['value'][-1]:.2g} at t = 59" in text
     assert f"at worst {arrays['leave_one_out_value'].min():.3g} nats" in text
     assert re.search(r"95 % interval [\d.e+-]+ to [\d.e+-]+\)", text) and "2 seeds, 4 steps each" in text
-    assert "| its square root | 0 " in text
+    assert "| its square root | 0 " in text and "the run in this folder" not in text
 
 
 def test_a_curve_is_measured_once(analyzed: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
@@ -87,7 +87,11 @@ def test_training_on_measured_clusters(tmp_path: pathlib.Path, capsys: pytest.Ca
     kept = np.load(tmp_path / "relative_entropy.npz")["value"]
     assert train.run(tiny.config(**SETTINGS | {"steps": 12}), tmp_path) == 0
     assert sample.run(config, tmp_path) == 0
+    (tmp_path / "curriculum.png").unlink()
     assert analyze.run(config, tmp_path) == 0
+    assert matplotlib.image.imread(tmp_path / "curriculum.png").std() > 0
+    text = (tmp_path / "report.md").read_text()
+    assert "What the run in this folder has learned\n\nAfter 12 steps half of the information" in text
     printed = capsys.readouterr().out
     assert "continuing from the checkpoint at step 8" in printed and "measuring" not in printed
     np.testing.assert_array_equal(np.load(tmp_path / "relative_entropy.npz")["value"], kept)
@@ -101,7 +105,7 @@ def test_the_edges_are_those_of_the_curve(analyzed: pathlib.Path) -> None:
     found = experiment.with_clusters(epath.Path(analyzed), Line())
     expected = clusters.by_relative_entropy(np.load(analyzed / "relative_entropy.npz")["value"], 3, power=0.5)
     np.testing.assert_array_equal(found.edges, expected)
-    assert curve.load(epath.Path(analyzed), tiny.experiment(**SETTINGS | {"process__schedule": "cosine"})) is None
+    assert curve.KEPT.load(epath.Path(analyzed), tiny.experiment(**SETTINGS | {"process__schedule": "cosine"})) is None
 
 
 def test_another_analysis_is_another_run(tmp_path: pathlib.Path) -> None:

@@ -24,6 +24,7 @@ SETTINGS: dict[str, Any] = dict(
     analysis__images=301,
     analysis__samples=100,
 )
+PROBE: dict[str, Any] = {"curriculum__clustering__name": "information", "curriculum__clustering__probe_steps": 4}
 NETWORKS = Convergence(np.array([0, 2, 4]), np.stack([[[4.0, 2.0 + k / 9, 1.0] for k in range(10)]] * 2))
 
 
@@ -33,6 +34,8 @@ def measure(workdir: pathlib.Path, **settings: Any) -> None:
     primary = jax.process_index() == 0
     found = tiny.experiment(**SETTINGS | settings).with_clusters(epath.Path(workdir), Line(silent=not primary))
     np.save(workdir / f"edges{jax.process_index()}.npy", found.edges)
+    probed = tiny.experiment(**PROBE, devices=4).with_clusters(epath.Path(workdir), Line(silent=not primary))
+    np.save(workdir / f"probed{jax.process_index()}.npy", probed.edges)
     assert analyze.run(tiny.config(**SETTINGS | settings), workdir) == 0
 
 
@@ -43,7 +46,7 @@ def main(workdir: str, port: str, index: str) -> None:
 
 
 def test_two_processes_are_one(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In blocks, with shares of unequal length: the curves, and to the bit the same clusters in both processes."""
+    """In blocks, with shares of unequal length, and probed: the curves, and to the bit the same clusters in both."""
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir(), two.mkdir()
     port, start = (
@@ -85,4 +88,6 @@ def test_two_processes_are_one(tmp_path: pathlib.Path, monkeypatch: pytest.Monke
     assert np.max(np.abs(parts["leave_one_out_value"] - whole["leave_one_out_value"]) / slack) < 1
     np.testing.assert_array_equal(np.load(two / "edges0.npy"), np.load(two / "edges1.npy"))
     np.testing.assert_array_equal(np.load(two / "edges0.npy"), parts["edges_relative_entropy"])
+    np.testing.assert_array_equal(np.load(two / "probed0.npy"), np.load(two / "probed1.npy"))
+    np.testing.assert_allclose(np.load(two / "probed0.npy"), np.load(one / "probed0.npy"), atol=1e-4)
     assert "Data: 301 images" in (two / "report.md").read_text()

@@ -5,12 +5,13 @@ import pathlib
 import shutil
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 from etils import epath
 from ml_collections import ConfigDict
 
-from configs import digits_compare
+from configs import digits_compare, study
 from diffcurr import config as config_lib
 from diffcurr.errors import UserError
 from diffcurr.jobs import compare, train
@@ -22,7 +23,9 @@ ARMS = {"vanilla": {"curriculum": {"order": "none"}}, "easy": {}}
 def config(arms: dict[str, Any] | None = None, **overrides: Any) -> ConfigDict:
     settings = dict(steps=20, log_every=5, sample_every=0, evaluate_every=10, sampling__steps=2, compare__seeds=2)
     settings |= dict(evaluation__samples=140, evaluation__training_samples=130)
-    settings |= dict(evaluation__metrics__frechet_distance__resamples=5)
+    settings |= dict(evaluation__metrics__frechet_distance__resamples=5, evaluation__denoising__images=40)
+    settings |= dict(dataset__held_out=0.2, evaluation__metrics__held_out_frechet_distance__resamples=5)
+    settings |= dict(compare__measure="held_out_frechet_distance", compare__grids__even__spacing="log_snr")
     made = tiny.config(**settings | overrides)
     made.compare.arms = ConfigDict(ARMS if arms is None else arms)
     return made
@@ -56,7 +59,15 @@ def test_killed_and_shared_among_machines(
         assert words in report
     assert numbers["easy/00"]["steps"] == [10, 20]
     assert (numbers["easy/00"]["stage"][-1], numbers["vanilla/00"]["stage"][-1]) == (3, 1)
-    for picture in ("distance.png", "ratio.png", "samples.png"):
+    for words in ("359 images that no arm was trained on", "| even | 1 (", "Denoising 40 held-out images"):
+        assert words in report
+    vanilla = numbers["vanilla/00"]
+    assert vanilla["grids"]["even"]["sampling"]["spacing"] == "log_snr"
+    assert vanilla["distance"][-1] != vanilla["evaluation"]["frechet_distance"]["value"]
+    assert np.shape(vanilla["denoising"]["noise_error"]) == (2, 17) and len(vanilla["denoising"]["bound"]) == 2
+    np.testing.assert_allclose(vanilla["exposure"], 1.0)
+    assert np.argmax(numbers["easy/00"]["exposure"]) == 2  # the noisiest was trained longest
+    for picture in ("distance.png", "ratio.png", "samples.png", "denoising.png"):
         assert (tmp_path / picture).stat().st_size > 10_000
 
     shutil.rmtree(tmp_path / "easy" / "01")
@@ -117,10 +128,21 @@ def test_bad_shard(tmp_path: pathlib.Path) -> None:
             compare.run(config(), tmp_path / "run", shard)
 
 
-@pytest.mark.parametrize("study", ["ddpm", "ddpm_speed", "edm", "flow", *digits_compare.VARIANTS])
-def test_shipped_studies_are_valid(tmp_path: pathlib.Path, study: str) -> None:
+STUDIES = {f"digits {name}": (digits_compare, name) for name in ("ddpm", "ddpm_speed", "edm", "flow")}
+STUDIES |= {f"digits {name}": (digits_compare, name) for name in digits_compare.VARIANTS}
+STUDIES |= {
+    name: (study, name)
+    for name in (
+        *(f"{data}_{process}" for data in ("digits", "fashion_mnist") for process in ("edm", "flow", "ddpm")),
+        *(f"digits_{change}" for change in ("ddpm_v", "ddpm_x0", "edm_aim", "flow_pacing", "edm_long")),
+    )
+}
+
+
+@pytest.mark.parametrize(("file", "name"), STUDIES.values(), ids=STUDIES)
+def test_shipped_studies_are_valid(tmp_path: pathlib.Path, file: Any, name: str) -> None:
     """Each arm differs from the baseline, and from every other."""
-    study_config = digits_compare.get_config(study)
+    study_config = file.get_config(name)
     runs = compare.plan_runs(study_config, epath.Path(tmp_path))
     first = {one.arm: json.dumps(config_lib.to_json(one.config)) for one in runs if one.seed == study_config.seed}
     assert list(first) == list(study_config.compare.arms) and len(set(first.values())) == len(first)

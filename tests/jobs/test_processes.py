@@ -24,6 +24,17 @@ SETTINGS = {  # plain DDPM: tests/training/test_step.py, tests/jobs/test_resume.
     },
     "flow": {"process": "flow", "sampling__solver": "heun"},
     "DDPM, learned variance": {"process": "ddpm, learned variance", "sampling__solver": "ancestral"},
+    "rule hold, unbiased": {
+        "curriculum": {"name": "hold", "density": {"name": "table", "at": (1, 2, 0.5)}, "unbiased": True},
+    },
+    "rule schedule": {
+        "curriculum": {"name": "schedule", "phases": ({"name": "laplace", "steps": 5}, {"name": "uniform"})},
+    },
+    "rule information in stages": {
+        "curriculum": {"name": "information", "warm_up": 3, "stages": {"name": "patience", "patience": 1}},
+    },
+    "rule uncertainty": {"curriculum": {"name": "uncertainty", "features": 4}},
+    "rule progress": {"curriculum": {"name": "progress", "memory": 10.0}, "process": "flow"},
     "autoencoder": {"task": "autoencoder", "codec": tiny.AUTOENCODER, "conditioning": "none"},
 }
 

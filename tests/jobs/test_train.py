@@ -132,18 +132,43 @@ def test_evaluate(
     assert 10 * distance["floor"] < distance["low"] < distance["value"] < distance["high"]
     assert found["kernel_distance"]["low"] > 0
     assert "step 40, 300 samples against 1,797 of digits" in capsys.readouterr().out
-    monkeypatch.setattr(evaluator, "of_reference", lambda *read, **stored: load_file(kept)["features"])
-    assert evaluate.run(tiny.config(**settings), run[0]) == 0
+    evaluator._KEPT.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluator, "of_reference", lambda *read, **stored: load_file(kept)["features"])
+        assert evaluate.run(tiny.config(**settings), run[0]) == 0
     assert json.loads((run[0] / "evaluation.json").read_text()) == found
+    held_out = {"dataset__held_out": 0.2, "evaluation__denoising__images": 20, "evaluation__denoising__levels": 5}
+    during = SETTINGS | held_out | {"evaluate_every": 10, "evaluation__training_samples": 130}
     for process in ("whole", "stopped"):  # during training: the same row, also of a run that is continued
         steps = 20 if process == "stopped" else 30
         for end in (steps, 30):
-            config = tiny.config(**SETTINGS | {"evaluate_every": 10, "evaluation__training_samples": 130, "steps": end})
+            config = tiny.config(**during | {"steps": end})
             config.evaluation.metrics.frechet_distance.resamples = 5
             assert train.run(config, tmp_path / process) == 0
     rows = [read_rows(tmp_path / process, EVALUATIONS) for process in ("whole", "stopped")]
     assert [row["step"] for row in rows[0]] == [10, 20, 30] and rows[0] == rows[1]
     assert rows[0][0]["frechet_distance"] > rows[0][0]["frechet_distance_floor"]
+    assert (rows[0][0]["frechet_distance_reference_examples"], rows[0][0]["denoising_bound_examples"]) == (1438, 20)
+    for row in rows[0]:
+        assert row["denoising_bound_low"] < row["denoising_bound"] < row["denoising_bound_high"]
+        assert row["denoising_bound_log_snr"] == [-8, -4, 0, 4, 8]
+        for name in ("noise_error", "x0_error", "noise_error_sd"):
+            assert len(row[f"denoising_bound_{name}"]) == 5 and min(row[f"denoising_bound_{name}"]) > 0
+    assert rows[0][-1]["denoising_bound"] != rows[0][0]["denoising_bound"], "the network has not learned since"
+
+    # What was held out, after training.
+    wanted = {"frechet_distance": {"resamples": 5}, "held_out_frechet_distance": {"resamples": 5}}
+    last = tiny.config(**during | {"steps": 30, "evaluation__samples": 130, "evaluation__metrics": wanted})
+    assert evaluate.run(last, tmp_path / "whole") == 0
+    after = json.loads((tmp_path / "whole" / "evaluation.json").read_text())
+    trained_on, unseen, denoised = (
+        after[name] for name in ("frechet_distance", "held_out_frechet_distance", "denoising_bound")
+    )
+    assert (trained_on["reference_examples"], unseen["reference_examples"]) == (1438, 359)
+    assert unseen["low"] < unseen["value"] < unseen["high"] and unseen["value"] != trained_on["value"]
+    assert unseen["floor"] > trained_on["floor"], "of fewer images"
+    for name, values in denoised.items():  # the same weights
+        assert rows[0][-1]["denoising_bound" if name == "value" else f"denoising_bound_{name}"] == values
     with pytest.raises(UserError, match="100 samples to evaluate: give more than the 128 features of digits"):
         evaluate.run(tiny.config(**SETTINGS, evaluation__samples=100), run[0])
     with pytest.raises(UserError, match="nowhere: there are no such features"):

@@ -11,6 +11,7 @@ from diffcurr.errors import UserError
 from diffcurr.processes import DDPM, EDM, Flow, Process, prediction
 from diffcurr.processes.density import LogitNormal, Speed
 from diffcurr.processes.prediction import PREDICTIONS, X0, Epsilon, Level, Preconditioned, Prediction, Score, V
+from diffcurr.processes.weighting import P2, MinSNR, SoftMinSNR
 
 PROCESSES = {
     "DDPM": DDPM(),
@@ -66,6 +67,74 @@ def test_sampling_times(process: Process) -> None:
     log_snr = 2 * np.log(np.maximum(process.alpha_sigma(times)[0], 1e-30) / process.alpha_sigma(times)[1])
     assert len(times) == 12 and np.all(np.diff(log_snr) > 0)
     assert (process.clean_time - times[-1]) * (times[-1] - times[0]) > 0
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+def test_the_time_of_a_log_snr(process: Process) -> None:
+    """Exact at its own levels and, of a discrete process, in order between them; never of a level that it lacks."""
+    own = process.path_time(process.level_midpoints)
+    alpha, sigma = process.alpha_sigma(own)
+    log_snr = 2 * (np.log(alpha) - np.log(sigma))
+    np.testing.assert_allclose(process.time_at(log_snr), own, rtol=1e-9, atol=1e-9)
+    between = (log_snr[1:] + log_snr[:-1]) / 2
+    times = process.time_at(between)
+    assert np.all((times > np.minimum(own[1:], own[:-1])) & (times < np.maximum(own[1:], own[:-1])))
+    level = process.level_at(between)
+    np.testing.assert_allclose(2 * np.log(level.alpha / level.sigma), between, atol=1e-9)
+    if isinstance(process, DDPM):
+        np.testing.assert_allclose(times, own[:-1] + 0.5, atol=1e-9)
+        np.testing.assert_allclose(level.alpha**2 + level.sigma**2, 1.0)
+    else:
+        np.testing.assert_allclose(level, process.level(times))
+    for values in ([0.0, 80.0], [-80.0, 0.0]):
+        for find in (process.time_at, process.level_at):
+            with pytest.raises(ValueError, match=r"log-SNR -?\d+ to -?\d+: the process's noise levels lie in -.* to "):
+                find(np.array(values))
+
+
+def test_the_range_of_log_snr_in_numbers() -> None:
+    ends = np.log(DDPM().alphas_cumprod / (1 - DDPM().alphas_cumprod))[[0, -1]]
+    np.testing.assert_allclose(DDPM().time_at(ends), [0, 999])
+    with pytest.raises(ValueError, match="log-SNR -9 to 9.3: the process's noise levels lie in -10.12 to 9.21"):
+        DDPM().time_at(np.array([-9.0, 9.3]))
+    np.testing.assert_allclose(Flow().time_at(np.array([-12.0, 0.0, 12.0])), scipy.special.expit([-6, 0, 6]))
+    np.testing.assert_allclose(EDM().time_at(np.array([-8.0, 8.0])), np.exp([4.0, -4.0]))
+
+
+@pytest.mark.parametrize("name", ["epsilon", "x0", "v", "score"])
+def test_x0_between_two_timesteps(name: str) -> None:
+    """From what a network should output there; at the timesteps beside it x0 would be another."""
+    process = DDPM(prediction=PREDICTIONS[name]())
+    log_snr = np.array([-4.02, 0.01, 8.6])
+    time = jnp.asarray(process.time_at(log_snr), jnp.float32)
+    level = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), process.level_at(log_snr))
+    x, x0, noise = noised(level)
+    seen = []
+
+    def predict(x: jax.Array, t: jax.Array) -> jax.Array:
+        seen.append(t)
+        return process.prediction.target(x0, noise, level)
+
+    np.testing.assert_allclose(process.denoise(predict, x, time, level).x0, x0, atol=1e-4)
+    np.testing.assert_array_equal(seen[0], time)
+    assert name == "x0" or np.max(np.abs(process.denoise(predict, x, time).x0 - x0)) > 0.005
+
+
+@pytest.mark.parametrize(
+    "process",
+    [*PROCESSES.values(), DDPM(prediction=V(), weighting=MinSNR()), EDM(weighting=SoftMinSNR()), Flow(weighting=P2())],
+)
+def test_the_loss_of_a_unit_of_error_of_the_noise(process: Process) -> None:
+    """At each level, but for a factor that all have in common."""
+    weights = process.noise_weight
+    assert weights.shape == (process.num_levels,) and weights.dtype == np.float64
+    some = np.linspace(0.05, 0.95, 7) * (process.num_levels - 1)
+    some = np.round(some).astype(int)
+    u = jnp.asarray(process.level_midpoints[some], jnp.float32)
+    x0, noise = (jax.random.normal(jax.random.key(i), (7, 4, 4, 1)) for i in range(2))
+    losses = process.losses(lambda x, t: 0.1 * x, x0, u, noise)
+    factors = np.asarray(losses.loss / losses.noise_error) / weights[some]
+    np.testing.assert_allclose(factors, factors[0], rtol=2e-3)
 
 
 def test_edm_in_numbers() -> None:

@@ -38,14 +38,3 @@ def test_grid_of_latents(tmp_path: pathlib.Path) -> None:
     latents = np.broadcast_to([3.0, 0.0, -3.0, 9.0], (1, 64, 64, 4))
     figures.save_grid(tmp_path / "grid.png", latents)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "grid.png"))[32, 32], [255, 128, 0])
-
-
-def test_curriculum(tmp_path: pathlib.Path) -> None:
-    rows = [
-        {"step": 10, "stage": 1, "num_stages": 2, "loss_by_cluster": [None, 0.5]},
-        {"step": 20, "stage": 2, "num_stages": 2, "loss_by_cluster": [0.9, 0.1]},
-    ]
-    figures.save_curriculum(tmp_path / "curriculum.png", rows, np.array([0, 0.5, 1]))
-    assert np.asarray(Image.open(tmp_path / "curriculum.png")).std() > 0
-    figures.save_curriculum(tmp_path / "nothing.png", [], np.array([0, 0.5, 1]))
-    assert not (tmp_path / "nothing.png").exists()

@@ -1,17 +1,21 @@
 """Samples would not have the distribution that the denoiser stands for, here of independent Gaussian pixels."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from diffcurr import experiment, parts
 from diffcurr.conditioning import Class
 from diffcurr.errors import UserError
 from diffcurr.processes import DDPM, EDM, Denoised, Flow, Process
-from diffcurr.processes.prediction import Level
+from diffcurr.processes.base import array_module, inside
+from diffcurr.processes.density import LogitNormal
+from diffcurr.processes.prediction import Level, Prediction, V
 from diffcurr.sampling import solvers
 from diffcurr.sampling.guidance import guided_denoiser
 from diffcurr.sampling.solvers import DDIM, SDE, SOLVERS, Adaptive, Ancestral, Heun, Solver
@@ -47,15 +51,104 @@ SAMPLERS: dict[str, tuple[Process, int, Solver]] = {
 }
 
 
-@pytest.mark.parametrize(("process", "steps", "solver"), SAMPLERS.values(), ids=SAMPLERS)
-def test_samples_have_the_mean_and_covariance_of_the_data(process: Process, steps: int, solver: Solver) -> None:
+GRIDS = {name: (*sampler, "process") for name, sampler in SAMPLERS.items()}
+GRIDS |= {  # the adaptive solver takes its own steps between the ends
+    f"{name}, evenly": (*sampler, "log_snr")
+    for name, sampler in SAMPLERS.items()
+    if not isinstance(sampler[-1], Adaptive)
+}
+
+
+@pytest.mark.parametrize(("process", "steps", "solver", "spacing"), GRIDS.values(), ids=GRIDS)
+def test_samples_have_the_mean_and_covariance_of_the_data(
+    process: Process, steps: int, solver: Solver, spacing: str
+) -> None:
     solver.check(process)
-    levels, denoise = solvers.make_levels(process, steps), exact_denoiser(process)
+    levels, denoise = solvers.make_levels(process, steps, spacing=spacing), exact_denoiser(process)
     draw = jax.jit(lambda key: solvers.sample(key, denoise, levels, (10_000, 2, 1, 1), solver))
     x = np.asarray(draw(jax.random.key(3)))[:, :, 0, 0]
     np.testing.assert_allclose(x.mean(axis=0), MEAN, atol=4 * STD / 100)
     # The standard error of a variance of 10,000 Gaussian samples is sqrt(2 / 10,000) of it; 4 of them.
     np.testing.assert_allclose(np.cov(x.T), STD**2 * np.eye(2), atol=4 * STD**2 * np.sqrt(2 / 10_000))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Guest(Process):
+    """A continuous process that does not say the derivatives of its path, with t = 1 in noise."""
+
+    prediction: Prediction = dataclasses.field(default_factory=V)
+    clean_time = 0.0
+
+    def path_time(self, q: Any) -> Any:
+        return inside(q)
+
+    def path_share(self, time: Any) -> Any:
+        return time
+
+    def alpha_sigma(self, time: Any) -> Any:
+        xp = array_module(time)
+        return xp.cos(np.pi / 2 * time), xp.sin(np.pi / 2 * time)
+
+    def sampling_times(self, steps: int, last_step: float = 0.0) -> np.ndarray:
+        return np.linspace(0.99, 1.0 / steps, steps)
+
+
+@pytest.mark.parametrize(
+    ("process", "last_step"),
+    [
+        (EDM(), 0.0),
+        (EDM(p_mean=-0.4, sigma_min=0.01), 0.0),
+        (Guest(), 0.0),
+        (Flow(), 0.02),
+        (Flow(path="trigonometric"), 0.0),
+        (Flow(density=LogitNormal()), 0.0),
+    ],
+)
+@pytest.mark.parametrize("steps", [3, 18])
+def test_levels_spaced_evenly_in_log_snr(process: Process, last_step: float, steps: int) -> None:
+    """Between the first and the last level of the process's own grid; where that begins in pure noise, from -12 on."""
+    own = process.sampling_times(steps, last_step)
+    found = solvers.sampling_times(process, steps, last_step, "log_snr")
+    assert found.dtype == np.float64 and len(found) == steps
+    np.testing.assert_array_equal(found[[0, -1]], own[[0, -1]])
+    with np.errstate(divide="ignore"):
+        alpha, sigma = process.alpha_sigma(found)
+        log_snr = 2 * np.log(alpha / sigma)
+    even = np.linspace(max(log_snr[0], -12.0), log_snr[-1], steps)
+    np.testing.assert_allclose(log_snr[1:], even[1:], atol=1e-6)
+    assert np.ptp(process.alpha_sigma(own)[1] - sigma) > 0.01, "its own are others"
+    levels = solvers.make_levels(process, steps, last_step, "log_snr")
+    np.testing.assert_allclose(levels.time, found, rtol=1e-6)
+    assert np.all(levels.length > 0) and float(levels.length.sum()) == pytest.approx(
+        abs(process.clean_time - found[0]), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("process", [DDPM(), PROCESS, DDPM(num_timesteps=50)])
+@pytest.mark.parametrize("steps", [2, 20, 50])
+def test_timesteps_spaced_nearly_evenly_in_log_snr(process: DDPM, steps: int) -> None:
+    """Each once; fewer than are asked for where several would fall on one."""
+    found = solvers.sampling_times(process, steps, spacing="log_snr")
+    assert (found[0], found[-1]) == (process.num_timesteps - 1, 0)
+    assert np.all(found == np.round(found)) and np.all(np.diff(found) < 0) and len(found) <= steps
+    known = np.log(process.alphas_cumprod) - np.log1p(-process.alphas_cumprod)
+    low, high = max(known[-1], -12.0), known[0]
+    gap = (high - low) / (steps - 1)
+    assert steps == 2 or np.max(np.diff(known[found.astype(int)][1:])) < gap + np.max(np.abs(np.diff(known[:-1])))
+    for wanted in np.linspace(low, high, steps)[1:-1]:  # each stands for what is asked for
+        at = process.time_at(np.array([wanted]))[0]
+        assert np.min(np.abs(found - at)) <= 0.5
+    assert process.num_timesteps == 50 or steps == 2 or len(found) > 0.7 * steps
+
+
+def test_unknown_spacing_and_levels_that_are_no_ones() -> None:
+    assert set(solvers.SPACINGS) == {"process", "log_snr"}
+    with pytest.raises(UserError, match=r"sampling.*spacing = 'even': choose one of process, log_snr"):
+        tiny.experiment(sampling__spacing="even")
+    assert tiny.experiment(sampling__spacing="log_snr").sampling.spacing == "log_snr"
+    # A grid of EDM that lies outside what is trained on.
+    with pytest.raises(ValueError, match="the process's noise levels lie in"):
+        solvers.sampling_times(EDM(p_std=0.3), 18, spacing="log_snr")
 
 
 def test_error_falls_at_the_order_of_the_solver() -> None:

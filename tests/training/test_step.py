@@ -1,5 +1,6 @@
 """If these fail, training computes something else, compiles more than once, or depends on the number of devices."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import pytest
 import tiny
 
 from diffcurr.batch import Batch
+from diffcurr.curriculum import quantiles
 from diffcurr.curriculum.rules import Patience, Seen
 from diffcurr.training import step as step_lib
 from diffcurr.training import updating
@@ -150,6 +152,57 @@ def test_a_loss_that_is_not_finite_marks_its_clusters_alone() -> None:
     _, _, metrics = experiment.compiled.step(state, batch, jax.device_put(np.ones(3, np.float32), jax.devices()[0]))
     for of_cluster in (metrics.cluster_loss, metrics.cluster_noise_error):
         np.testing.assert_array_equal(np.isfinite(of_cluster), [True, False, True])
+
+
+def test_unbiased_weights_leave_the_expected_gradient() -> None:
+    """The mean gradient of many draws by weights, each loss over its weight, is that of the process's own draws."""
+    experiment = tiny.experiment(curriculum__order="none")
+    weighted = dataclasses.replace(experiment.step_config, unbiased=True)
+    batch, params = tiny.batch(experiment, 0), experiment.init_state().params
+    params = jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+    directions = [jax.random.normal(jax.random.key(one), (8,)) for one in range(3)]
+
+    def gradient(config: step_lib.StepConfig, weights: jax.Array, step: jax.Array) -> jax.Array:
+        """Of some directions in which all parameters move together."""
+
+        def loss(at: jax.Array) -> jax.Array:
+            def moved(x: jax.Array) -> jax.Array:
+                waves = [jnp.cos((k + 1) * jnp.arange(x.size)).reshape(x.shape) for k in range(len(directions))]
+                return x + sum(a * wave for a, wave in zip(at, waves, strict=True))
+
+            draws = step_lib.draw(config, step, 0, weights, batch.x.shape)
+            cluster = quantiles.cluster_of(draws.u, config.edges)
+            factor = step_lib.importance(weights, config.edges, cluster) if config.unbiased else None
+            return step_lib.microbatch_loss(jax.tree.map(moved, params), config, batch, draws, factor=factor)[0]
+
+        return jax.grad(loss)(jnp.zeros(len(directions)))
+
+    def mean_and_error(config: step_lib.StepConfig, weights: list, first: int) -> tuple[np.ndarray, np.ndarray]:
+        of_step = functools.partial(gradient, config, jnp.asarray(weights, jnp.float32))
+        found = np.asarray(jax.jit(lambda: jax.lax.map(of_step, first + jnp.arange(800), batch_size=50))())
+        return found.mean(axis=0), found.std(axis=0) / np.sqrt(len(found))
+
+    expected, error = mean_and_error(experiment.step_config, [1, 1, 1], 0)
+    for config, weights, agrees in (
+        (weighted, [0.2, 1.0, 5.0], True),
+        (weighted, [4.0, 4.0, 4.0], True),  # relative to each other
+        (experiment.step_config, [0.2, 1.0, 5.0], False),
+    ):
+        found, its_error = mean_and_error(config, weights, 10_000)
+        assert np.all(np.abs(found - expected) < 4 * np.hypot(error, its_error)) == agrees, weights
+
+
+def test_a_rule_scales_losses() -> None:
+    """The loss that is minimised is each example's, times its cluster's factor; the reported ones are not scaled."""
+    experiment = tiny.experiment(curriculum__name="uncertainty")
+    state = experiment.init_state()
+    scale = jnp.log(jnp.array([2.0, 4.0, 0.5]))
+    state = state._replace(curriculum=state.curriculum._replace(parameters=scale))
+    weights, batch = jnp.ones(3), tiny.batch(experiment, 0)
+    _, _, metrics = jax.jit(lambda: step_lib.train_step(state, batch, weights, experiment.step_config))()
+    expected = jnp.sum(metrics.cluster_loss / jnp.array([2.0, 4.0, 0.5])) / 16
+    np.testing.assert_allclose(metrics.loss, expected, rtol=1e-5)
+    assert np.all(metrics.cluster_count > 0)
 
 
 def test_ema_and_clipping() -> None:

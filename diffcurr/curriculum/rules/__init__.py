@@ -14,6 +14,7 @@ from diffcurr.curriculum.rules.progress import Progress
 from diffcurr.curriculum.rules.schedule import Schedule
 from diffcurr.curriculum.rules.staged import Staged
 from diffcurr.curriculum.rules.stages import ORDERS, NoStages, Stages, StagesState
+from diffcurr.curriculum.rules.uncertainty import Uncertainty
 
 __all__ = [
     "ORDERS",
@@ -31,6 +32,7 @@ __all__ = [
     "Staged",
     "Stages",
     "StagesState",
+    "Uncertainty",
 ]
 
 RULES: dict[str, type[Rule]] = {
@@ -40,6 +42,7 @@ RULES: dict[str, type[Rule]] = {
     "schedule": Schedule,
     "information": Information,
     "progress": Progress,
+    "uncertainty": Uncertainty,
 }
 """`curriculum.name` in a config -> the class."""
 

@@ -39,6 +39,11 @@ class Rule(ranges.Checked, abc.ABC):
     def weights(self, state: Any) -> Float[Array, " cluster"]:
         """How densely each cluster is drawn at the next step; index 0 is the hardest cluster."""
 
+    def factors(self, state: Any) -> Float[Array, " cluster"] | None:
+        """What the loss of each example is multiplied with at the next step, by cluster; None for nothing."""
+        del state
+        return None
+
     @abc.abstractmethod
     def update(self, state: Any, seen: Seen) -> Any:
         """The state after a step."""

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from diffcurr import ranges
+from diffcurr.curriculum import gating
 from diffcurr.curriculum.rules.base import Seen
 from diffcurr.curriculum.rules.fitted import Fitted, remembered
 
@@ -75,12 +76,10 @@ class Information(Fitted):
         levels = self.known
         ratio = np.exp(-levels.log_snr / 2)
         if self.gate:
-            c: float | Array = self.gate
+            c: gating.Value = self.gate
         else:
-            informative = known & (error > self.onset * jnp.max(error))
-            centres = jnp.asarray(np.exp(-levels.averaging @ levels.log_snr / 2), jnp.float32)
-            c = centres[jnp.argmax(informative)]
-        gate = 1.0 / (1.0 + jnp.power(c / jnp.asarray(ratio, jnp.float32), self.sharpness))
+            c = gating.onset(error, jnp.asarray(np.exp(-levels.centres / 2), jnp.float32), self.onset, known)
+        gate = gating.gate(jnp.asarray(ratio, jnp.float32), c, self.sharpness)
         asked = levels.log_snr_slope * np.exp(-self.aim * levels.log_snr) / levels.noise_weight
         asked /= np.max(asked)
         return jnp.sum(jnp.asarray(levels.averaging, jnp.float32) * gate * jnp.asarray(asked, jnp.float32), axis=1)

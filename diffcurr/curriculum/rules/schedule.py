@@ -28,18 +28,17 @@ class Schedule(Fitted):
       phases: each is a density, {"name": ..., its settings}, with `steps`, its length; the last has none.
     """
 
-    phases: Sequence[Mapping[str, Any]] = ({"name": "log_normal", STEPS: 1000}, {"name": "uniform"})
+    phases: Sequence[Mapping[str, Any]] = dataclasses.field(
+        default=({"name": "log_normal", STEPS: 1000}, {"name": "uniform"}), hash=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # Items of each mapping, which are hashable.
-        phases = tuple(one if isinstance(one, tuple) else tuple(sorted(dict(one).items())) for one in self.phases)
-        object.__setattr__(self, "phases", phases)
-        if not phases:
+        if not self.phases:
             raise ValueError("phases = (): give one density at least")
-        for number, one in enumerate(phases, 1):
+        for number, one in enumerate(self.phases, 1):
             settings = dict(one)
-            steps, last = settings.pop(STEPS, None), number == len(phases)
+            steps, last = settings.pop(STEPS, None), number == len(self.phases)
             if not last and not ranges.fits(steps, ranges.Steps):
                 raise ValueError(f"phase {number}: steps = {steps!r}: must be {ranges.describe(ranges.Steps)}")
             if last and steps is not None:

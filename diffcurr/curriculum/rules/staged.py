@@ -53,6 +53,9 @@ class Staged(Rule):
     def weights(self, state: StagedState) -> Float[Array, " cluster"]:
         return self.rule.weights(state.rule) * self.stages.weights(state.stages)
 
+    def factors(self, state: StagedState) -> Float[Array, " cluster"] | None:
+        return self.rule.factors(state.rule)
+
     def update(self, state: StagedState, seen: Seen) -> StagedState:
         return StagedState(self.rule.update(state.rule, seen), self.stages.update(state.stages, seen))
 

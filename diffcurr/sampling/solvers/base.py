@@ -58,10 +58,10 @@ def sampling_times(
     with np.errstate(divide="ignore"):
         low, high = 2.0 * (np.log(alpha) - np.log(sigma))
     even = process.time_at(np.linspace(max(low, LEAST_LOG_SNR), high, steps)[1:-1])
-    if process.level(time[:1]).d_alpha is None:
-        even = np.round(even)
-    _, kept = np.unique(np.concatenate([time[:1], even, time[-1:]]), return_index=True)
-    return np.concatenate([time[:1], even, time[-1:]])[np.sort(kept)]
+    even = np.asarray(process.path_time(process.path_share(even)))  # of a discrete process the nearest timestep
+    whole = np.concatenate([time[:1], even, time[-1:]])
+    _, kept = np.unique(whole, return_index=True)
+    return whole[np.sort(kept)]
 
 
 def make_levels(process: Process, steps: int, last_step: float = 0.0, spacing: str = "process") -> Levels:
