@@ -19,7 +19,7 @@ Expected result: docs/evidence/README.md.
 
 Fashion-MNIST: unconditional, 60,000 images for 3,000 steps of 64, which no arm can remember. Every 600 steps 500
 samples, at the end 2,000 samples on two sampling grids, are compared with the 10,000 test images; so is the denoising
-error of 1,000 of them. A run takes eight minutes on one CPU core. Digits: with classes, 4,000 steps; a fifth of the
+error of 1,000 of them. A run takes eight minutes on one CPU core. Digits: with classes, 2,000 steps; a fifth of the
 images is held out. A run takes three minutes.
 """
 
@@ -91,7 +91,7 @@ def get_config(study: str = "fashion_mnist_edm") -> ConfigDict:
     config.compare.grids = ConfigDict({"even_in_log_snr": {"spacing": "log_snr"}})
     if data == "digits":
         config.dataset.held_out = 0.2
-        config.steps, config.evaluate_every, config.checkpoint_every = 4000, 400, 2000
+        config.steps, config.evaluate_every, config.checkpoint_every = 2000, 400, 2000
         config.evaluation.samples = 1000
         config.compare.seeds = 10
     else:
