@@ -195,9 +195,9 @@ class PrecisionRecall(PairMetric):
 
 METRICS: dict[str, type[Metric]] = Several(
     frechet_distance=FrechetDistance,
-    held_out_frechet_distance=HeldOutFrechetDistance,
     kernel_distance=KernelDistance,
     precision_recall=PrecisionRecall,
+    held_out_frechet_distance=HeldOutFrechetDistance,
     spatial_frechet_distance=SpatialFrechetDistance,
     inception_score=InceptionScore,
 )
