@@ -6,7 +6,7 @@
 Behind `digits_` or `fashion_mnist_` stands the process, `edm`, `flow` or `ddpm`; behind that, if anything, one of
 
     _v, _x0    another prediction, with the controls alone (ddpm)
-    _aim       the information rule with five aims, three seeds
+    _aim       the information rule with five aims, in percent, three seeds
     _pacing    patience and number of clusters, two seeds
     _long      three times as long, two seeds
 
@@ -47,7 +47,7 @@ RULES = {
 CONTINUOUS = CONTROLS | {"random": {"curriculum": {"order": "random"}}} | RULES | {"easy_min_snr": EASY | MIN_SNR}
 EXPOSURES = pathlib.Path(__file__).with_name("study_exposures.json")  # study -> weight of each cluster
 PATIENCE = {"digits": 10, "fashion_mnist": 30}
-AIMS = {f"aim_{aim}": {"curriculum": {"name": "information", "aim": aim / 100}} for aim in (0, 25, 50, 75, 100)}
+AIMS = {f"information_{aim}": {"curriculum": {"name": "information", "aim": aim / 100}} for aim in (25, 50, 75, 100)}
 PACING = {
     f"patience_{patience}_of_{clusters}": {"curriculum": {"patience": patience, "clusters": clusters}}
     for clusters, patiences in ((20, (3, 10, 30, 100)), (5, (30, 100)), (50, (3, 10)))
@@ -108,7 +108,7 @@ def get_config(study: str = "fashion_mnist_edm") -> ConfigDict:
         config.process.prediction = {"name": change}
         chosen = CONTROLS
     elif change == "aim":
-        chosen, config.compare.seeds = {"vanilla": VANILLA} | AIMS, 3
+        chosen, config.compare.seeds = {"vanilla": VANILLA, "information": RULES["information"]} | AIMS, 3
     elif change == "pacing":
         chosen, config.compare.seeds = {"vanilla": VANILLA} | PACING, 2
     elif change == "long":

@@ -245,7 +245,7 @@ class Information(Clustering):
         level whose error is above `onset` times the largest.
       onset: see `gate`.
       sharpness: n of the gate s^n / (s^n + c^n), s = sigma / alpha.
-      min_width: least width of a cluster in u; 0 is a quarter of 1 / N.
+      min_width: least width of a cluster in u, so that a batch has examples of each; 0 is a quarter of 1 / N.
     """
 
     run: str = ""
@@ -253,7 +253,7 @@ class Information(Clustering):
     gate: ranges.NotNegative = 0.0
     onset: ranges.ShareBelowOne = 0.002
     sharpness: ranges.Positive = 3.0
-    min_width: ranges.Share = 0.0
+    min_width: ranges.Share = 0.001
     needs_curve = "information"
 
     def check(self, n: int) -> None:
