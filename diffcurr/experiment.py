@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +30,7 @@ from diffcurr.curriculum.rules import NoStages, Rule, Staged
 from diffcurr.data import pipeline
 from diffcurr.data.datasets import DATASETS, Dataset, Pictures
 from diffcurr.data.encoded import check_codec
+from diffcurr.data.sources import Source
 from diffcurr.difficulty import convergence
 from diffcurr.difficulty.curves import CURVES
 from diffcurr.errors import UserError, concerning
@@ -138,6 +140,18 @@ class Experiment:
             codec=self.encoder,
             dropout=getattr(self.network_outline, "dropout", 0.0) > 0,
             augment=self.dataset.augment,
+        )
+
+    def batches(self, source: Source) -> grain.MapDataset:
+        """This process's share of the batches that are trained on, from the first."""
+        return pipeline.make_dataset(
+            source,
+            self.dataset,
+            self.conditioning.of,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
 
     @functools.cached_property

@@ -7,7 +7,7 @@ trained for a few steps only has a larger error than the best one, most of all w
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import jax
+import grain
 import numpy as np
 from etils import epath
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from diffcurr import config as config_lib
 from diffcurr.curriculum import Levels, clusters
 from diffcurr.curriculum.clusters import Clustering
 from diffcurr.data import pipeline
+from diffcurr.data.sources import Source
 from diffcurr.difficulty import analyzed, earlier
 from diffcurr.difficulty.earlier import Measured
 from diffcurr.difficulty.kept import Curve, NewCountdown, Say, from_first
@@ -46,6 +47,8 @@ class Experiment(analyzed.Experiment, Protocol):
     def clustering(self) -> Clustering: ...
 
     def require_denoiser(self, what: str) -> None: ...
+
+    def batches(self, source: Source) -> grain.MapDataset: ...
 
     def without_curriculum(self, edges: Float[np.ndarray, " edge"]) -> Any:
         """The experiment that counts on these clusters and draws all of them as its process does."""
@@ -95,15 +98,7 @@ def probe(experiment: Experiment, steps: int, new_countdown: NewCountdown) -> Me
     process, config = experiment.process, experiment.config
     edges = clusters.uniform(min(CLUSTERS, process.num_levels))
     plain = experiment.without_curriculum(edges)
-    dataset = pipeline.make_dataset(
-        distributed.primary_first(experiment.dataset.opened),
-        experiment.dataset,
-        experiment.conditioning.of,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+    dataset = experiment.batches(distributed.primary_first(experiment.dataset.opened))
     batches = pipeline.make_iterator(dataset, threads=experiment.dataset.threads)
 
     def window(first_step: int, before: Sequence[Any]) -> Window:

@@ -102,15 +102,7 @@ def _train(
     step = int(state.step)
 
     ##################################################################### data
-    dataset = pipeline.make_dataset(
-        source,
-        experiment.dataset,
-        experiment.conditioning.of,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+    dataset = experiment.batches(source)
     batches = pipeline.make_iterator(dataset, threads=experiment.dataset.threads)
     if restored:
         batches.set_state(restored.data)
