@@ -11,6 +11,9 @@ Expected result, without guidance: 1,000 samples after 4,000 steps have a Fréch
 of 10 seeds), 4.1 by `ddpm` (10 seeds), 1.7 by `edm` and 1.6 by `flow` (5 seeds each), in 128 features of the shipped
 classifier, where fresh real images have 2.8 (docs/evidence). Below that a model remembers its training images.
 
+The figures of `ddpm_speed` are of SpeeD as it was here before it followed its public code (docs/rivals.md); it has not
+been measured again.
+
 Where the settings come from: those of the processes are their authors' (DDPM: Ho et al. 2020; EDM: Karras et al. 2022,
 with 18 steps of Heun as for CIFAR-10; flow: SiT, Ma et al. 2024). Beside them none is published for this data. The
 network, the learning rate, the batch and the average are a small pilot's; the curriculum is the paper's (N = 20

@@ -11,6 +11,9 @@ Expected result, without guidance and with 25 sampling steps: 1,000 samples afte
 307 by `ddpm_speed` and 428 by plain DDPM without a curriculum (means of two seeds), in 128 features of the shipped
 classifier, where fresh real images have 23 (docs/evidence).
 
+The figures of `ddpm_speed` are of SpeeD as it was here before it followed its public code (docs/rivals.md); it has not
+been measured again.
+
 Where the settings come from: none is published for a network this small. It is the digits config with a wider network
 and patches of 4; schedule, prediction and class dropout are DiT's (Peebles & Xie 2023), N = 20 clusters is Kim et
 al. 2025's, and the patience is scaled down with the length of the run. The default is DDPM with SpeeD's draws and
