@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffcurr import ranges
-from diffcurr.curriculum.gating import gated_information
+from diffcurr.curriculum.gating import ONSET, SHARPNESS, gated_information
 
 
 def uniform(n: int) -> Float[np.ndarray, "{n}+1"]:
@@ -251,8 +251,8 @@ class Information(Clustering):
     run: str = ""
     probe_steps: ranges.Steps = 300
     gate: ranges.NotNegative = 0.0
-    onset: ranges.ShareBelowOne = 0.002
-    sharpness: ranges.Positive = 3.0
+    onset: ranges.ShareBelowOne = ONSET
+    sharpness: ranges.Positive = SHARPNESS
     min_width: ranges.Share = 0.001
     needs_curve = "information"
 

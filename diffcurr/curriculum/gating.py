@@ -12,6 +12,9 @@ from jaxtyping import Array, Bool, Float
 
 from diffcurr.curriculum.levels import slope
 
+ONSET = 0.002  # share of the largest error; as published
+SHARPNESS = 3.0  # as published
+
 Values: TypeAlias = Float[Array | np.ndarray, " level"]
 Value: TypeAlias = float | Float[Array | np.ndarray, ""]
 
@@ -45,8 +48,8 @@ def gated_information(
     log_snr: Float[np.ndarray, " level"],
     *,
     at: float = 0.0,
-    share: float = 0.002,
-    sharpness: float = 3.0,
+    share: float = ONSET,
+    sharpness: float = SHARPNESS,
 ) -> Float[np.ndarray, " level"]:
     """The information about the data per unit of u, gated: e g |d log-SNR / du|, twice the nats per pixel.
 

@@ -14,14 +14,13 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from ml_collections import ConfigDict
 
 from diffcurr.curriculum import Levels
-from diffcurr.curriculum.gating import gate, onset
+from diffcurr.curriculum.gating import ONSET, SHARPNESS, gate, onset
 from diffcurr.difficulty import earlier
 from diffcurr.reporting.figures import save_figure
 from diffcurr.training import distributed
 from diffcurr.training.rows import by_cluster, read_rows
 
 FILE = "curriculum.png"
-SHARE, SHARPNESS = 0.002, 3.0  # of the onset and the gate, as the rule and the clustering `information` have them
 CURVES = 4  # parts of the run whose error is drawn
 
 Steps: TypeAlias = Float[np.ndarray, " boundary"]
@@ -144,12 +143,12 @@ def _draw_error(axes: Axes, steps: Steps, error: Float[np.ndarray, "row cluster"
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     at = _onset(_mean(error[parts[-1]]), levels)
-    axes.axvline(-2 * np.log(at), color="tab:red", linestyle="--", label=f"onset: above {SHARE:.1%} of the largest")
+    axes.axvline(-2 * np.log(at), color="tab:red", linestyle="--", label=f"onset: above {ONSET:.1%} of the largest")
 
 
 def _onset(error: Float[np.ndarray, " cluster"], levels: Levels) -> float:
     known = np.where(np.isfinite(error), error, 0.0)
-    return float(onset(known, np.exp(-levels.centres / 2), SHARE))
+    return float(onset(known, np.exp(-levels.centres / 2), ONSET))
 
 
 class Shares(NamedTuple):

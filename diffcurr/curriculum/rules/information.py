@@ -51,9 +51,9 @@ class Information(Fitted):
     """
 
     aim: ranges.Share = 0.0
-    sharpness: ranges.Positive = 3.0
+    sharpness: ranges.Positive = gating.SHARPNESS
     gate: ranges.NotNegative = 0.0
-    onset: ranges.ShareBelowOne = 0.002
+    onset: ranges.ShareBelowOne = gating.ONSET
     memory: ranges.Positive = 1000.0
     warm_up: ranges.StepsOrNever = 200
 
