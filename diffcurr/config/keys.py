@@ -115,11 +115,7 @@ KEYS: dict[str, Key] = {
         (-8.0, 8.0), Annotated[Sequence[float], at.Len(2, 2)], "log-SNR between which it is measured"
     ),
     "evaluation.denoising.levels": Key(17, Annotated[int, Interval(ge=2, le=1000)], "number of noise levels there"),
-    "compare.measure": Key(
-        "frechet_distance",
-        Annotated[str, ranges.OneOf(("frechet_distance", "held_out_frechet_distance"))],
-        "the distance that decides",
-    ),
+    "compare.measure": Key("frechet_distance", str, "the Fréchet distance that decides, one of `evaluation.metrics`"),
     "compare.grids": Key(
         {}, Mapping, "further settings of `sampling` with which every arm is evaluated at the end: {name: what differs}"
     ),

@@ -14,6 +14,7 @@ from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
 from diffcurr.metrics.comparison import Result
 from diffcurr.metrics.denoising import NAME
+from diffcurr.metrics.evaluation import METRICS, FrechetDistance
 from diffcurr.reporting.comparison_report import write_report
 from diffcurr.reporting.progress import Line
 from diffcurr.reporting.writers import EVALUATIONS, read_rows
@@ -153,6 +154,9 @@ def plan_runs(config: ConfigDict, workdir: epath.Path) -> list[Run]:
     for name in settings.candidates:
         if name not in settings.arms or name == settings.baseline:
             raise UserError(f"compare.candidates: {name!r} is none of the other arms ({', '.join(settings.arms)})")
+    distances = [name for name, one in METRICS.items() if issubclass(one, FrechetDistance)]
+    if settings.measure not in distances:
+        raise UserError(f"compare.measure = {settings.measure!r}: choose one of {', '.join(distances)}")
     for metric in ("frechet_distance", "kernel_distance", settings.measure):
         if metric not in config.evaluation.metrics:
             raise UserError(f"evaluation.metrics: a comparison needs {metric}")

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffcurr.metrics.comparison import Compared, DenoisingCompared, Result, geometric_mean, paired_ratio
+from diffcurr.metrics.evaluation import METRICS
 from diffcurr.metrics.intervals import Interval, mean_interval
 
 
@@ -151,7 +152,7 @@ def conditions(
     """
     evaluation = results[0]["evaluation"]
     counts, kernel, sampling = (evaluation[key] for key in (measure, "kernel_distance", "sampling"))
-    held_out = measure != "frechet_distance"
+    held_out = METRICS[measure].held_out
     real = "images that no arm was trained on" if held_out else "images of the split trained on"
     remember = [name for name, arm in compared.items() if arm.distance.mean < counts["floor"] and not held_out]
     lines = [

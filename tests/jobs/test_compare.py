@@ -100,6 +100,10 @@ def results(workdir: pathlib.Path) -> dict[str, Any]:
     [
         ({"compare__baseline": "plain"}, "compare.baseline = 'plain': is none of compare.arms"),
         ({"compare__candidates": ("vanilla",)}, "compare.candidates: 'vanilla' is none of the other arms"),
+        (
+            {"compare__measure": "recall"},
+            "compare.measure = 'recall': choose one of frechet_distance, held_out_frechet",
+        ),
         ({"compare__seeds": 1}, "give two arms and two seeds"),
         ({"evaluate_every": 7}, "evaluate_every = 7: a comparison needs the distance over the steps"),
         ({"arms": ARMS | {"a": {"curriculum": {"ordr": "none"}}}}, "compare.arms.a: .*ordr"),
