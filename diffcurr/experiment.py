@@ -38,6 +38,7 @@ from diffcurr.metrics import features
 from diffcurr.metrics.evaluation import METRICS, Metric
 from diffcurr.metrics.features import Features
 from diffcurr.networks import NETWORKS
+from diffcurr.pretrained.text_encoders import TEXT_ENCODERS
 from diffcurr.processes import DENSITIES, PREDICTIONS, PROCESSES, WEIGHTINGS, Process
 from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.sampling.decoding import RealPictures
@@ -64,6 +65,7 @@ parts.TABLES.update(
         "process.density": DENSITIES,
         "network": NETWORKS,
         "conditioning": CONDITIONINGS,
+        "conditioning.encoder": TEXT_ENCODERS,
         "curriculum": RULES,
         "curriculum.density": CURRICULUM_DENSITIES,
         "curriculum.stages": STAGES,
@@ -212,6 +214,17 @@ class Experiment:
             edges = self.clustering.edges(self.config.curriculum.clusters, self.log_snr, measured.value)
         return self.with_edges(edges)
 
+    def with_texts(self, source: Source, workdir: epath.Path, line: Line) -> "Experiment":
+        """The experiment whose conditioning has encoded the captions of a source, where it reads them.
+
+        Process 0 encodes them into a folder that all read.
+        """
+        if not self.conditioning.reads_captions:
+            return self
+        say = Countdown(line, "encoding captions", "captions")
+        ready = distributed.primary_first(lambda: self.conditioning.prepared(source.captions(), workdir, say))
+        return dataclasses.replace(self, conditioning=ready)
+
     def with_edges(self, edges: Float[np.ndarray, " edge"]) -> "Experiment":
         """The experiment with these clusters, and a rule that knows their noise levels.
 
@@ -283,6 +296,20 @@ class Experiment:
             mesh=self.mesh,
             param_shardings=jax.tree.map(lambda x: x.sharding, self.abstract_state.ema),
         )
+
+    def sampler_of(self, settings: Sampling, negative_prompt: str = "") -> Sampler:
+        """The sampler with other settings, or with guidance that leads away from a text.
+
+        Raises:
+          ValueError: if the network is told no text to be led away from.
+        """
+        sampler = self.sampler
+        if negative_prompt:
+            conditioning = self.conditioning.leading_away_from(negative_prompt)
+            if settings.guidance == 1.0:
+                raise ValueError(f"negative prompt {negative_prompt!r:.100}: needs sampling.guidance other than 1")
+            sampler = dataclasses.replace(sampler, conditioning=conditioning)
+        return sampler if settings == sampler.settings else dataclasses.replace(sampler, settings=settings)
 
     def sample_key(self, seed: int | None = None) -> jax.Array:
         """The key of a seed's samples; of the config's if None."""
@@ -373,6 +400,13 @@ class Experiment:
         )
 
 
+def _prompts(dataset: Dataset) -> Sequence[str]:
+    """The captions of a data set, of what it holds out where it does, in an order that is always the same."""
+    open_source = dataset.opened_held_out if dataset.holds_out else dataset.opened
+    captions = distributed.primary_first(open_source).captions()
+    return [captions[index] for index in np.random.default_rng(0).permutation(len(captions))]
+
+
 def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.Device] | None = None) -> Experiment:
     """Checks every value of a config and gathers the parts that it names. Costs no compute.
 
@@ -391,7 +425,13 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
     task = parts.build("task", config.task)
     codec = parts.build("codec", config.codec)
     process = parts.build("process", config.process)
-    conditioning = parts.build("conditioning", config.conditioning, num_classes=dataset.num_classes)
+    prompts = functools.cache(functools.partial(_prompts, dataset))
+    conditioning = parts.build("conditioning", config.conditioning, num_classes=dataset.num_classes, prompts=prompts)
+    if conditioning.reads_captions and not dataset.captioned:
+        raise UserError(
+            f"conditioning.name = {config.conditioning.name!r}: dataset {config.dataset.name} has no captions; choose "
+            f"one that has, or another conditioning"
+        )
     optimizer = parts.build("optimizer", config.optimizer)
     with concerning("optimizer"):
         rate, transformation = optimizer.rate(config.steps), optimizer.transformation(config.steps)

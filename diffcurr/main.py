@@ -34,6 +34,9 @@ _OF_JOB: dict[str, dict[str, flags.FlagHolder[Any]]] = {
     },
     "sample": {
         "classes": flags.DEFINE_multi_integer("class", None, "A class to draw; given several times, they take turns."),
+        "prompt": flags.DEFINE_multi_string("prompt", None, "A text to draw; given several times, they take turns."),
+        "prompts": flags.DEFINE_string("prompts", None, "A file of texts to draw, one on each line."),
+        "negative_prompt": flags.DEFINE_string("negative_prompt", "", "A text that guidance leads away from."),
         "seed": flags.DEFINE_integer("seed", None, "Seed of the samples; the config's if not given."),
         "out": _OUT,
     },

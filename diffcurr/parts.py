@@ -103,6 +103,8 @@ def _filled(section: str, part: Any, settings: Any) -> dict[str, Any]:
         if inner in TABLES:
             inside = filled.get(key, {})
             inside = {"name": inside} if isinstance(inside, str) else _section(inner, inside)
+            if "name" not in inside and default is inspect.Parameter.empty:
+                raise UserError(f"config key '{inner}.name' is missing: choose one of {', '.join(TABLES[inner])}")
             filled[key] = complete(inner, inside if "name" in inside else section_of(inner, default) | inside)
         elif key not in filled and default is not inspect.Parameter.empty:
             filled[key] = default

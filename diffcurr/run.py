@@ -20,9 +20,10 @@ from diffcurr.errors import UserError
 from diffcurr.experiment import Experiment
 from diffcurr.metrics.evaluation import Measured
 from diffcurr.reporting.progress import Line
+from diffcurr.sampling.drawing import Sampler, Sampling
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.state import TrainState
-from diffcurr.training.workdir import check_config, read_config
+from diffcurr.training.workdir import check_config, check_told, read_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +57,11 @@ class Run:
 
     def sample(
         self,
-        number: int,
+        number: int | None = None,
         *,
         classes: int | Sequence[int] | None = None,
+        prompts: str | Sequence[str] | None = None,
+        negative_prompt: str = "",
         seed: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -66,13 +69,23 @@ class Run:
         """Samples in [-1, 1], decoded.
 
         Args:
+          number: one for each class or prompt that is given if None.
           classes: taken in turn; all of them if None.
+          prompts: for a network that is told a text, likewise; captions of the data set if None.
+          negative_prompt: what guidance leads away from, where not from the empty text.
           seed: the config's if None.
           steps, guidance: those of `sampling` if None.
 
         Raises:
-          ValueError: for classes, steps or guidance that this run does not have.
+          ValueError: for classes, prompts, steps or guidance that this run does not have.
         """
+        wanted = classes if prompts is None else prompts
+        if classes is not None and prompts is not None:
+            raise ValueError(f"classes = {classes} and prompts = {prompts!r:.100}: give one of them")
+        if number is None:
+            if wanted is None:
+                raise ValueError("number is missing: give it, or prompts, or classes")
+            number = 1 if isinstance(wanted, int | str) else len(wanted)
         settings = self.experiment.sampling
         settings = dataclasses.replace(
             settings,
@@ -80,11 +93,19 @@ class Run:
             guidance=settings.guidance if guidance is None else guidance,
         )
         settings.check(self.experiment.process, self.experiment.conditioning, self.experiment.shape[-1])
-        sampler = self.experiment.sampler
-        if settings != sampler.settings:
-            sampler = dataclasses.replace(sampler, settings=settings)
-        key = self.experiment.sample_key(seed)
-        return sampler.draw(self.params, key, self.experiment.conditioning.chosen(number, classes), number)
+        condition = self.experiment.conditioning.chosen(number, wanted)
+        sampler = self._sampler(settings, negative_prompt)
+        return sampler.draw(self.params, self.experiment.sample_key(seed), condition, number)
+
+    def _sampler(self, settings: Sampling, negative_prompt: str) -> Sampler:
+        """One that is compiled once for all calls with the same settings."""
+        if (settings, negative_prompt) not in self._samplers:
+            self._samplers[settings, negative_prompt] = self.experiment.sampler_of(settings, negative_prompt)
+        return self._samplers[settings, negative_prompt]
+
+    @functools.cached_property
+    def _samplers(self) -> dict[tuple[Sampling, str], Sampler]:
+        return {}
 
     def denoise(
         self,
@@ -96,11 +117,12 @@ class Run:
 
         Args:
           u: one for all, or one for each.
-          condition: {"label": int [B]} or another that the network was trained with; none is said if None.
+          condition: {"label": int [B]}, what `experiment.conditioning.chosen` gives for prompts, or another that the
+            network was trained with; none is said if None.
         """
         conditioning, batch = self.experiment.conditioning, jnp.asarray(x)
         if condition is None:
-            condition = conditioning.null(conditioning.chosen(len(batch)))
+            condition = conditioning.nothing(len(batch))
         told = {name: jnp.asarray(values) for name, values in condition.items()}
         return self._denoise(self.params, batch, jnp.broadcast_to(jnp.asarray(u, jnp.float32), len(batch)), told)
 
@@ -161,6 +183,7 @@ def open_run(
     found = None
     if (workdir / "checkpoints").exists():
         check_config(workdir, experiment.config)
+        check_told(workdir, experiment.conditioning.identity())
         checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
         found = checkpoints.restore(experiment.abstract_state)
         checkpoints.close()

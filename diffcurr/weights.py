@@ -19,14 +19,16 @@ class Source(NamedTuple):
     """Where one of our parameters comes from.
 
     Attributes:
-      names: names of the public arrays: one for each block where our parameter is stacked over blocks, else one.
+      names: names of the public arrays: those of each block in turn where our parameter is stacked over blocks.
       transform: a public array -> our layout; as it is, where it cannot be brought into it.
-      stacked: whether the arrays are stacked.
+      stacked: whether our parameter is stacked over blocks.
+      joined: how many arrays after one another are joined along their last axis, after `transform`.
     """
 
     names: tuple[str, ...]
     transform: Callable[[np.ndarray], np.ndarray]
     stacked: bool = False
+    joined: int = 1
 
 
 class Layout(NamedTuple):
@@ -89,9 +91,14 @@ def load(network: nnx.Module, arrays: Mapping[str, np.ndarray], layout: Layout) 
     for path, source in layout.sources.items():
         parts = [source.transform(exact[name]) for name in source.names]
         shape = ours[path][1:] if source.stacked else ours[path]
+        if source.joined > 1:
+            shape = (*shape[:-1], shape[-1] // source.joined)
         for name, part in zip(source.names, parts, strict=True):
             if part.shape != shape:
                 raise ValueError(f"{name}: gives shape {part.shape}, the network has {shape}")
+        if source.joined > 1:
+            firsts = range(0, len(parts), source.joined)
+            parts = [np.concatenate(parts[first : first + source.joined], axis=-1) for first in firsts]
         loaded[path] = jnp.asarray(np.stack(parts) if source.stacked else parts[0])
     nnx.update(network, nnx.traversals.unflatten_mapping(loaded))
 

@@ -2,17 +2,22 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Bool
 
 from diffcurr import ranges
 
 Condition = dict[str, Any]
 """What the network is told of each example, by name; opaque to the train step and to the samplers."""
+
+
+Wish = int | str | Sequence[int] | Sequence[str] | None
+"""What samples are wanted of: a class or a prompt, or several that are taken in turn; None to leave it open."""
 
 
 class Field(NamedTuple):
@@ -39,12 +44,18 @@ class Field(NamedTuple):
 class Conditioning(ranges.Checked, abc.ABC):
     """Turns stored examples and wishes into conditions. It owns no parameters; those are the network's.
 
+    Class attributes:
+      reads_captions: whether it is told the captions of the data set, which must then have some.
+
     Attributes:
       num_classes: number of classes of the data set; 0 if it has none. It follows from the data set.
+      prompts: gives captions of the data set, for samples that are wanted of none in particular.
     """
 
-    DERIVED: ClassVar = ("num_classes",)
+    DERIVED: ClassVar[tuple[str, ...]] = ("num_classes", "prompts")
+    reads_captions: ClassVar[bool] = False
     num_classes: ranges.Classes = 0
+    prompts: Callable[[], Sequence[str]] = tuple
 
     @property
     def dropout(self) -> float:
@@ -70,21 +81,60 @@ class Conditioning(ranges.Checked, abc.ABC):
         first = next(iter(condition.values()))
         return self.drop(condition, jnp.ones(first.shape[0], bool))
 
+    def nothing(self, number: int) -> Condition:
+        """The condition without information, of so many examples."""
+        return self.null({name: field.zeros(number) for name, field in self.spec().items()})
+
     @abc.abstractmethod
-    def chosen(self, number: int, wanted: int | Sequence[int] | None = None) -> Condition:
+    def chosen(self, number: int, wanted: Wish = None) -> Condition:
         """Conditions of `number` samples, as NumPy arrays.
 
         Args:
-          wanted: a class, or several that are taken in turn; all in turn if None.
+          wanted: a class or a prompt, or several that are taken in turn; all classes, or captions of the data set, in
+            turn if None.
 
         Raises:
           ValueError: if what is wanted cannot be had.
         """
 
-    def captions(self, condition: Condition) -> list[str]:
-        """A word for each sample; empty if there is nothing to say."""
-        del condition
+    def captions(self, number: int, wanted: Wish = None) -> list[str]:
+        """A few words for each of the samples that `chosen` has conditions of; empty if there is nothing to say."""
+        del number, wanted
         return []
+
+    def shown_captions(self, number: int, wanted: Wish = None) -> list[str]:
+        """Those that stand under pictures in a grid: none where its columns say it."""
+        return [] if self.columns and wanted is None else self.captions(number, wanted)
+
+    def recorded(self, number: int, wanted: Wish = None) -> dict[str, np.ndarray]:
+        """What a file of samples says of the conditions that `chosen` gives, by name."""
+        return self.chosen(number, wanted)
+
+    def identity(self) -> dict[str, Any]:
+        """What its conditions depend on beside the data and the config, as JSON values; kept with a run."""
+        return {}
+
+    def prepared(self, texts: Iterable[str], workdir: epath.Path, say: Callable[[int, int], None]) -> "Conditioning":
+        """The conditioning, made ready to be told these captions again and again.
+
+        Args:
+          workdir: folder of the run, for what has to be kept.
+          say: called with (captions that are ready, their number) on the way.
+        """
+        del texts, workdir, say
+        return self
+
+    def leading_away_from(self, negative: str) -> "Conditioning":
+        """The conditioning whose `null` is this text, for guidance.
+
+        Raises:
+          ValueError: if it is told no text.
+        """
+        raise ValueError(f"negative prompt {negative!r:.100}: the network is told no text")
+
+    def outlined(self) -> "Conditioning":
+        """The conditioning for programs that are compiled and not run, where no weights need be."""
+        return self
 
     @property
     def columns(self) -> int:

@@ -1,7 +1,7 @@
 """Class-conditional: the network is told the class of each example."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from diffcurr import ranges
-from diffcurr.conditioning.base import Condition, Conditioning, Field, in_turn
+from diffcurr.conditioning.base import Condition, Conditioning, Field, Wish, in_turn
 from diffcurr.errors import UserError
 
 MOST_COLUMNS = 20  # of a grid with one column for each class
@@ -42,15 +42,18 @@ class Class(Conditioning):
     def drop(self, condition: Condition, dropped: Bool[Array, " batch"]) -> Condition:
         return condition | {"label": jnp.where(dropped, self.num_classes, condition["label"])}
 
-    def chosen(self, number: int, wanted: int | Sequence[int] | None = None) -> Condition:
-        classes: Sequence[int] = range(self.num_classes) if wanted is None else np.atleast_1d(wanted).tolist()
+    def chosen(self, number: int, wanted: Wish = None) -> Condition:
+        classes: list[Any] = list(range(self.num_classes)) if wanted is None else np.atleast_1d(wanted).tolist()
+        texts = [label for label in classes if isinstance(label, str)]
+        if texts:
+            raise ValueError(f"prompt {texts[0]!r:.100}: the network is told classes, and no text")
         beyond = [label for label in classes if not 0 <= label < self.num_classes]
         if beyond or not len(classes):
-            raise ValueError(f"classes {list(classes)}: give some of 0..{self.num_classes - 1}")
+            raise ValueError(f"classes {classes}: give some of 0..{self.num_classes - 1}")
         return {"label": in_turn(classes, number)}
 
-    def captions(self, condition: Condition) -> list[str]:
-        return [str(label) for label in np.asarray(condition["label"])]
+    def captions(self, number: int, wanted: Wish = None) -> list[str]:
+        return [str(label) for label in self.chosen(number, wanted)["label"]]
 
     @property
     def columns(self) -> int:

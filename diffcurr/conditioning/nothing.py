@@ -1,12 +1,12 @@
 """Unconditional: the network is told nothing."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from jaxtyping import Array, Bool
 
-from diffcurr.conditioning.base import Condition, Conditioning, Field
+from diffcurr.conditioning.base import Condition, Conditioning, Field, Wish
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Nothing(Conditioning):
     def drop(self, condition: Condition, dropped: Bool[Array, " batch"]) -> Condition:
         return condition
 
-    def chosen(self, number: int, wanted: int | Sequence[int] | None = None) -> Condition:
+    def chosen(self, number: int, wanted: Wish = None) -> Condition:
         if wanted is not None:
-            raise ValueError(f"classes {wanted}: the network is unconditional")
+            raise ValueError(f"{wanted!r:.100}: the network is unconditional, and told neither class nor text")
         return {}

@@ -47,7 +47,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     with atomic_file.replacing(workdir / "evaluation.json") as path:
         path.write_text(json.dumps(known | measured, indent=2, allow_nan=False) + "\n")
     columns, alpha = experiment.conditioning.columns, experiment.has_alpha
-    figures.save_grid(workdir / "evaluation.png", images[:100], columns, alpha=alpha)
+    captions = experiment.conditioning.shown_captions(len(images))
+    figures.save_grid(workdir / "evaluation.png", images[:100], columns, alpha=alpha, captions=captions[:100])
     against = config.evaluation.reference or f"{evaluator.reference_number:,} of {config.dataset.name}"
     print(
         f"step {step}, {evaluator.number:,} samples against {against}, {known['features']}: "

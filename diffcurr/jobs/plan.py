@@ -1,5 +1,6 @@
 """Compile for a pod that is not there: `python -m diffcurr.main --config=... --job=plan --topology=v5e:16x16`"""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -72,6 +73,7 @@ def planned_step(config: ConfigDict, devices: Sequence[jax.Device], changes: Map
     if config_lib.needs_curve(config):  # the program is the same: the edges are constants of one shape
         config = config_lib.changed(config, {"curriculum": {"clustering": "uniform"}})
     experiment = experiment_lib.from_config(config, devices)
+    experiment = dataclasses.replace(experiment, conditioning=experiment.conditioning.outlined())
     experiment.require_denoiser("--job=plan plans")
     step, state, condition = experiment.compiled, experiment.compiled.abstract_state, experiment.conditioning.spec()
 

@@ -59,7 +59,8 @@ def run(config: ConfigDict, workdir: epath.PathLike, allow_change: Sequence[str]
     source = distributed.primary_first(experiment.dataset.opened)
     with Workdir(workdir, experiment.config, allow_change) as folder, Termination() as termination:
         folder.check_state(experiment.abstract_state, lambda old: experiment_lib.from_config(old).abstract_state)
-        folder.check_data(identity(source), getattr(source, "classes", None))
+        told = experiment.conditioning.identity()
+        folder.check_data(identity(source) | told, getattr(source, "classes", None))
         try:
             with memory.explaining(), folder.explaining(), Checkpoints(folder.path / "checkpoints") as checkpoints:
                 return _train(experiment, source, folder, checkpoints, termination)
@@ -92,7 +93,8 @@ def _train(
             f"workdir {workdir} has no checkpoint any more, though one was saved: bring back its folder checkpoints, "
             f"or start another run with --workdir"
         )
-    # Whatever can fail is done before anything is written.
+    experiment = experiment.with_texts(source, workdir, Line(silent=not primary))
+    # Whatever can fail is done before anything else is written.
     evaluate = task.evaluator(experiment, config.evaluation.training_samples) if config.evaluate_every else None
     # The clusters stay those of the checkpoint, unless what they follow from was allowed to change since.
     cut_again = restored and any(key.startswith(CUT_BY) for key in config_lib.differences(restored.config, config))
@@ -160,7 +162,9 @@ def _train(
             folder.check()
             if primary:
                 (workdir / "samples").mkdir(exist_ok=True)
-            writer.submit(save_grid, _grid(workdir, loop.number), images, task.columns(experiment))
+            columns, captions = task.columns(experiment), task.captions(experiment)
+            with_captions = functools.partial(save_grid, captions=captions)
+            writer.submit(with_captions, _grid(workdir, loop.number), images, columns)
             writer.submit(task.save_figures, experiment, workdir)
         if measure and evaluate:
             jax.block_until_ready(loop.state)

@@ -1,7 +1,7 @@
 """Public PyTorch weights into our networks. Takes arrays by name, as safetensors gives them; no pickle is ever read."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from flax import nnx
@@ -21,7 +21,8 @@ def load_torch(network: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Non
 
     Args:
       network: a `DiT`, or a `SongUNet`, of the same sizes, or any module with a method `torch_layout`. SiT uses DiT's
-        network and ignores the second half of its output: with `learn_sigma=False` that half is left out here.
+        network and ignores the second half of its output: with `learn_sigma=False` that half is left out here. A DiT
+        that is told a text, with `shared_modulation`, is PixArt-alpha's transformer under the names of diffusers.
       state_dict: arrays by the names of the public state dict; those of EDM's preconditioned network, which begin
         with `model.`, too.
 
@@ -31,7 +32,7 @@ def load_torch(network: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Non
     """
     arrays = {name: np.asarray(array) for name, array in state_dict.items()}
     if isinstance(network, DiT):
-        weights.load(network, arrays, _dit_layout(network))
+        weights.load(network, arrays, _dit_layout(network, arrays))
     elif isinstance(network, SongUNet):
         _load_unet(network, arrays)
     elif hasattr(network, "torch_layout"):
@@ -40,9 +41,18 @@ def load_torch(network: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Non
         raise ValueError(f"{type(network).__name__}: says in no method torch_layout how its public weights are named")
 
 
-def _dit_layout(network: DiT) -> Layout:
+def _dit_layout(network: DiT, arrays: Collection[str]) -> Layout:
     table = position_table(network.input_size // network.patch_size, network.hidden_size)[None]
-    return Layout({path: _dit_source(path, network) for path in weights.parameters_of(network)}, {"pos_embed": table})
+    tells_text = network.text_projection is not None
+    if tells_text != network.shares_modulation:
+        raise ValueError(
+            "this DiT has no public weights: those that are told a text share one modulation (text_width and "
+            "shared_modulation), the others do neither"
+        )
+    names, fixed = (_PIXART_LAYERS, "pos_embed.pos_embed") if tells_text else (_DIT_LAYERS, "pos_embed")
+    if tells_text and fixed not in arrays:  # newer files leave it out
+        return Layout({path: _dit_source(path, network, names) for path in weights.parameters_of(network)})
+    return Layout({path: _dit_source(path, network, names) for path in weights.parameters_of(network)}, {fixed: table})
 
 
 def _load_unet(network: SongUNet, arrays: Mapping[str, np.ndarray]) -> None:
@@ -91,19 +101,42 @@ _DIT_LAYERS = {
 }
 
 
-def _dit_source(path: Path, network: DiT) -> Source:
-    layer, kind = map(str, path[-2:])
-    stacked = path[0] == "blocks"
+_PIXART_LAYERS: dict[str, str | tuple[str, ...]] = {
+    "x_embedder": "pos_embed.proj",
+    "t_embedder_in": "adaln_single.emb.timestep_embedder.linear_1",
+    "t_embedder_out": "adaln_single.emb.timestep_embedder.linear_2",
+    "shared_modulation": "adaln_single.linear",
+    "text_projection.inner": "caption_projection.linear_1",
+    "text_projection.outer": "caption_projection.linear_2",
+    "qkv": tuple(f"transformer_blocks.{{}}.attn1.to_{part}" for part in "qkv"),
+    "proj": "transformer_blocks.{}.attn1.to_out.0",
+    "text.query": "transformer_blocks.{}.attn2.to_q",
+    "text.key_value": tuple(f"transformer_blocks.{{}}.attn2.to_{part}" for part in "kv"),
+    "text.proj": "transformer_blocks.{}.attn2.to_out.0",
+    "fc1": "transformer_blocks.{}.ff.net.0.proj",
+    "fc2": "transformer_blocks.{}.ff.net.2",
+    "final_linear": "proj_out",
+}
+_PIXART_TABLES = {"final_table": "scale_shift_table", "modulation_table": "transformer_blocks.{}.scale_shift_table"}
+
+
+def _dit_source(path: Path, network: DiT, layers: Mapping[str, str | tuple[str, ...]]) -> Source:
+    stacked, blocks = path[0] == "blocks", range(network.depth)
+    if path[-1] in _PIXART_TABLES:
+        table = _PIXART_TABLES[str(path[-1])]
+        return Source(tuple(table.format(block) for block in blocks) if stacked else (table,), weights.same, stacked)
+    layer, kind = ".".join(map(str, path[stacked:-1])), str(path[-1])
     suffix = "bias" if kind == "bias" else "weight"
     of_patches = functools.partial(_patch_kernel, side=network.patch_size)
     kernel = of_patches if layer == "x_embedder" else weights.kernel
     transform = {"bias": weights.same, "embedding": weights.same, "kernel": kernel}[kind]
+    found = layers[layer]
+    public = [f"{name}.{suffix}" for name in ((found,) if isinstance(found, str) else found)]
     if layer == "final_linear":
         half = functools.partial(_first_half_of_channels, network=network)
-        return Source((f"{_DIT_LAYERS[layer]}.{suffix}",), lambda array: half(transform(array)))
-    public = f"{_DIT_LAYERS[layer]}.{suffix}"
-    names = tuple(public.format(block) for block in range(network.depth)) if stacked else (public,)
-    return Source(names, transform, stacked)
+        return Source(tuple(public), lambda array: half(transform(array)))
+    names = [name.format(block) for block in blocks for name in public] if stacked else public
+    return Source(tuple(names), transform, stacked, len(public))
 
 
 def _unet_source(path: Path) -> Source:

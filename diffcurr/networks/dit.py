@@ -1,5 +1,10 @@
-"""DiT with adaLN-Zero blocks (Peebles & Xie, "Scalable Diffusion Models with Transformers", 2023)."""
+"""DiT with adaLN-Zero blocks (Peebles & Xie, "Scalable Diffusion Models with Transformers", 2023).
 
+Told a text, its blocks attend to it as those of PixArt-alpha do (Chen et al. 2023), whose one modulation for all blocks
+is the setting `shared_modulation`.
+"""
+
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
@@ -9,10 +14,11 @@ import jax.numpy as jnp
 from annotated_types import Interval
 from flax import nnx
 from flax.nnx import initializers
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from diffcurr import ranges
 from diffcurr.networks import embeddings
+from diffcurr.networks.cross_attention import CrossAttention, MakeLinear, TextProjection
 from diffcurr.networks.layers import Linear
 
 REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
@@ -32,11 +38,13 @@ class DiT(nnx.Module):
     Called with
       x: float [B, H, W, C], H = W = input_size;
       t: float [B], the time as the process gives it (0..T-1 for DDPM);
-      condition: {"label": int [B]} in 0..num_classes, where num_classes itself stands for "no class"; {} if it is 0;
+      condition: {"label": int [B]} in 0..num_classes, where num_classes itself stands for "no class", unless that is 0;
+        {"text": float [B, L, text_width], "text_mask": bool [B, L]}, the states of the words of a text and which of
+        them there are, unless text_width is 0; or what `once` makes of these;
     it returns float32 [B, H, W, C], or [B, H, W, 2C] with learn_sigma.
     """
 
-    DERIVED: ClassVar = ("input_size", "in_channels", "num_classes", "learn_sigma", "class_dropout_prob")
+    DERIVED: ClassVar = ("input_size", "in_channels", "num_classes", "learn_sigma", "class_dropout_prob", "text_width")
 
     @ranges.checked
     def __init__(
@@ -52,6 +60,8 @@ class DiT(nnx.Module):
         *,
         mlp_ratio: Annotated[float, Interval(gt=0, le=64)] = 4.0,
         class_dropout_prob: ranges.Share = 0.1,
+        text_width: ranges.Classes = 0,
+        shared_modulation: bool = False,
         remat: Annotated[str, ranges.OneOf(REMAT_POLICIES)] = "none",
         scan_unroll: ranges.Few = 1,
         dtype: str = "float32",
@@ -69,6 +79,9 @@ class DiT(nnx.Module):
           learn_sigma: output twice the channels, for a learned variance.
           class_dropout_prob: the share of labels that training replaces by "no class"; above 0 the label table has a
             row for it. The dropping itself is the train step's, which owns all randomness.
+          text_width: width of the states of the words of a text; 0 for a network that is told none.
+          shared_modulation: compute one modulation for all blocks, to which each adds a table of learned numbers, as
+            PixArt-alpha does, instead of one for each block: a third of their parameters less.
           remat: what the backward pass keeps: `none` (recompute nothing), `dots` (keep weight products), `full`.
           scan_unroll: blocks written out per iteration of the scan.
           dtype: compute dtype; parameters are float32.
@@ -84,6 +97,7 @@ class DiT(nnx.Module):
         self.hidden_size, self.depth = hidden_size, depth
         self.out_channels = in_channels * (2 if learn_sigma else 1)
         self.remat, self.scan_unroll, self.dtype = remat, scan_unroll, jnp.dtype(dtype)
+        self.shares_modulation = shared_modulation
 
         linear = _linear_factory(self.dtype, rngs)
         normal, zeros = initializers.normal(0.02), initializers.zeros_init()
@@ -105,11 +119,17 @@ class DiT(nnx.Module):
         @nnx.split_rngs(splits=depth)
         @nnx.vmap(in_axes=0, out_axes=0)
         def stack(rngs: nnx.Rngs) -> Block:
-            return Block(hidden_size, num_heads, mlp_ratio, self.dtype, rngs=rngs)
+            settings = {"told_text": text_width > 0, "shared_modulation": shared_modulation}
+            return Block(hidden_size, num_heads, mlp_ratio, self.dtype, **settings, rngs=rngs)
 
         self.blocks = stack(rngs)
-        self.final_modulation = linear(hidden_size, 2 * hidden_size, zeros)
+        if shared_modulation:
+            self.shared_modulation = linear(hidden_size, 6 * hidden_size, normal)
+            self.final_table = _table(2, hidden_size, rngs)
+        else:
+            self.final_modulation = linear(hidden_size, 2 * hidden_size, zeros)
         self.final_linear = linear(hidden_size, patch_size**2 * self.out_channels, zeros)
+        self.text_projection = TextProjection(text_width, hidden_size, linear) if text_width else None
 
     @classmethod
     def from_spec(
@@ -118,13 +138,14 @@ class DiT(nnx.Module):
         """The network for x of this shape and a condition of these fields (`networks.Network`).
 
         Raises:
-          ValueError: for a condition that is neither empty nor a class label, or an image that is not square.
+          ValueError: for a condition that holds more than a class label and a text, or an image that is not square.
         """
         height, width, channels = shape
         if height != width:
             raise ValueError(f"images of {height}x{width}: DiT takes square ones")
         fields = dict(condition)
-        label = fields.pop("label", None)
+        label, text = fields.pop("label", None), fields.pop("text", None)
+        fields.pop("text_mask", None)
         if fields:
             raise ValueError(f"DiT takes no {', '.join(fields)}; for dataset.augment choose song_unet, or set it to 0")
         return cls(
@@ -132,6 +153,7 @@ class DiT(nnx.Module):
             in_channels=channels,
             num_classes=label.num_classes if label else 0,
             class_dropout_prob=float(label.droppable) if label else 0.0,
+            text_width=text.shape[-1] if text else 0,
             learn_sigma=learn_variance,
             **settings,
         )
@@ -152,59 +174,128 @@ class DiT(nnx.Module):
         tokens_btd = tokens_btd + jnp.asarray(position, self.dtype)
 
         time_bf = embeddings.timestep_embedding(t, TIME_FEATURES).astype(self.dtype)
-        condition_bd = self.t_embedder_out(nnx.silu(self.t_embedder_in(time_bf)))
+        told_bd = self.t_embedder_out(nnx.silu(self.t_embedder_in(time_bf)))
         if self.y_embedder is not None:
             if "label" not in condition:
                 raise ValueError("this network is class-conditional: its condition has no 'label'")
-            condition_bd = condition_bd + self.y_embedder(condition["label"])
-        condition_bd = nnx.silu(condition_bd)
+            told_bd = told_bd + self.y_embedder(condition["label"])
+        condition_bd = nnx.silu(told_bd)
+        modulation = self.shared_modulation(condition_bd) if self.shares_modulation else condition_bd
+        text, keys_values, mask_bl = self._text_of(condition)
 
         block_def, block_params = nnx.split(self.blocks)
 
-        def apply_block(tokens_btd: Array, params: Any) -> tuple[Array, None]:
-            return nnx.merge(block_def, params)(tokens_btd, condition_bd), None
+        def apply_block(tokens_btd: Array, of_block: tuple[Any, Array | None]) -> tuple[Array, None]:
+            params, keys_values_bld = of_block
+            block = nnx.merge(block_def, params)
+            if text is not None:
+                keys_values_bld = block.text.keys_values(text)
+            return block(tokens_btd, modulation, keys_values_bld, mask_bl), None
 
         if self.remat != "none":
             # Inside a scan, XLA cannot merge the recomputation with the forward pass, so the barriers are not needed.
             apply_block = jax.checkpoint(apply_block, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-        tokens_btd, _ = jax.lax.scan(apply_block, tokens_btd, block_params, unroll=self.scan_unroll)
+        tokens_btd, _ = jax.lax.scan(apply_block, tokens_btd, (block_params, keys_values), unroll=self.scan_unroll)
 
-        shift_bd, scale_bd = jnp.split(self.final_modulation(condition_bd), 2, axis=-1)
+        if self.shares_modulation:
+            shift_bd, scale_bd = (told_bd + row_d for row_d in self.final_table[...].astype(self.dtype))
+        else:
+            shift_bd, scale_bd = jnp.split(self.final_modulation(condition_bd), 2, axis=-1)
         tokens_btd = self.final_linear(modulate(layer_norm(tokens_btd), shift_bd, scale_bd))
         return unpatchify(tokens_btd.astype(jnp.float32), p, height, width)
 
+    def once(self, condition: Mapping[str, Any]) -> dict[str, Any]:
+        """The condition with what of it depends on neither x nor t computed: keys and values of the text in each block.
+
+        Samplers take it instead of the condition, so as to project a text once and not once a step.
+        """
+        text, _, mask_bl = self._text_of(condition)
+        if text is None:
+            return dict(condition)
+        block_def, block_params = nnx.split(self.blocks)
+        keys_values = jax.lax.map(lambda params: nnx.merge(block_def, params).text.keys_values(text), block_params)
+        others = {name: values for name, values in condition.items() if name != "text"}
+        return others | {"text_mask": mask_bl, "text_keys_values": keys_values}
+
+    def _text_of(self, condition: Mapping[str, Any]) -> tuple[Array | None, Array | None, Array | None]:
+        """(the text in the width of the network, or keys and values of all blocks, or neither; its mask)."""
+        if self.text_projection is None:
+            return None, None, None
+        if "text_keys_values" in condition:
+            return None, condition["text_keys_values"], condition["text_mask"]
+        if "text" not in condition:
+            raise ValueError("this network is told a text: its condition has no 'text'")
+        return self.text_projection(condition["text"].astype(self.dtype)), None, condition["text_mask"]
+
 
 class Block(nnx.Module):
-    """Self-attention and a two-layer perceptron, each modulated and gated by the condition (adaLN-Zero)."""
+    """Self-attention and a two-layer perceptron, each modulated and gated by the condition (adaLN-Zero).
 
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, dtype: Any, *, rngs: nnx.Rngs):
+    Between them stands attention to a text, where there is one.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        mlp_ratio: float,
+        dtype: Any,
+        *,
+        told_text: bool,
+        shared_modulation: bool,
+        rngs: nnx.Rngs,
+    ):
         self.num_heads = num_heads
         linear = _linear_factory(dtype, rngs)
         xavier = initializers.xavier_uniform()
         hidden_mlp = int(hidden_size * mlp_ratio)
-        self.modulation = linear(hidden_size, 6 * hidden_size, initializers.zeros_init())
+        if shared_modulation:
+            self.modulation_table = _table(6, hidden_size, rngs)
+        else:
+            self.modulation = linear(hidden_size, 6 * hidden_size, initializers.zeros_init())
         self.qkv = linear(hidden_size, 3 * hidden_size, xavier)
         self.proj = linear(hidden_size, hidden_size, xavier)
         self.fc1 = linear(hidden_size, hidden_mlp, xavier)
         self.fc2 = linear(hidden_mlp, hidden_size, xavier)
+        self.text = CrossAttention(hidden_size, num_heads, linear) if told_text else None
 
     def __call__(
-        self, tokens_btd: Float[Array, "batch token width"], condition_bd: Float[Array, "batch width"]
+        self,
+        tokens_btd: Float[Array, "batch token width"],
+        condition: Float[Array, "batch width"] | Float[Array, "batch six_widths"],
+        keys_values_bld: Float[Array, "batch word two_widths"] | None = None,
+        mask_bl: Bool[Array, "batch word"] | None = None,
     ) -> Float[Array, "batch token width"]:
-        modulation = jnp.split(self.modulation(condition_bd), 6, axis=-1)
-        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation
+        """
+        Args:
+          condition: what the modulation follows from; or, where all blocks share one, that.
+          keys_values_bld, mask_bl: of the text, see `CrossAttention`.
+        """
+        if hasattr(self, "modulation_table"):
+            modulation = condition + self.modulation_table[...].astype(condition.dtype).reshape(-1)
+        else:
+            modulation = self.modulation(condition)
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = jnp.split(modulation, 6, axis=-1)
 
         h_btd = modulate(layer_norm(tokens_btd), shift_attn, scale_attn)
         batch, num_tokens, width = h_btd.shape
         qkv = self.qkv(h_btd).reshape(batch, num_tokens, 3, self.num_heads, width // self.num_heads)
         attended = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         tokens_btd = tokens_btd + gate_attn[:, None] * self.proj(attended.reshape(batch, num_tokens, width))
+        if self.text is not None:
+            assert keys_values_bld is not None and mask_bl is not None
+            tokens_btd = tokens_btd + self.text(tokens_btd, keys_values_bld, mask_bl)
 
         h_btd = modulate(layer_norm(tokens_btd), shift_mlp, scale_mlp)
         return tokens_btd + gate_mlp[:, None] * self.fc2(nnx.gelu(self.fc1(h_btd), approximate=True))
 
 
-def _linear_factory(dtype: Any, rngs: nnx.Rngs) -> Callable[[int, int, Any], Linear]:
+def _table(rows: int, width: int, rngs: nnx.Rngs) -> nnx.Param[Array]:
+    """Numbers that are added to a modulation."""
+    return nnx.Param(jax.random.normal(rngs.params(), (rows, width)) / math.sqrt(width))
+
+
+def _linear_factory(dtype: Any, rngs: nnx.Rngs) -> MakeLinear:
     """Dense layers with float32 parameters, this compute dtype and zero biases."""
 
     def linear(in_features: int, out_features: int, kernel_init: Any) -> Linear:

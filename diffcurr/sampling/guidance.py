@@ -36,6 +36,8 @@ def guided_denoiser(
     """
     guided = bool(condition) and scale != 1.0
     told = jax.tree.map(_in_pairs, condition, null) if guided else condition
+    if hasattr(network, "once"):
+        told = network.once(told)
 
     def denoise(x: Array, time: Float[Array, ""]) -> Denoised:
         x = _in_pairs(x, x) if guided else x

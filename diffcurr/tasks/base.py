@@ -67,6 +67,11 @@ class Task(ranges.Checked, abc.ABC):
     def columns(self, experiment: Experiment) -> int:
         """Columns of the grid of these pictures; 0 for as square as it gets."""
 
+    def captions(self, experiment: Experiment) -> Sequence[str]:
+        """A few words under each of these pictures; empty for none."""
+        del experiment
+        return ()
+
     @abc.abstractmethod
     def evaluator(self, experiment: Experiment, number: int) -> Evaluator:
         """What measures a state by so many pictures; process 0 is told what was measured, the others nothing."""

@@ -76,6 +76,10 @@ class Diffusion(Task):
         columns: int = experiment.conditioning.columns
         return columns
 
+    def captions(self, experiment: Experiment) -> Sequence[str]:
+        shown: Sequence[str] = experiment.conditioning.shown_captions(experiment.config.sampling.samples)
+        return shown
+
     def evaluator(self, experiment: Experiment, number: int) -> Evaluator:
         evaluator, held_out = experiment.evaluator(number), experiment.held_out_error()
 

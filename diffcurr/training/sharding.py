@@ -17,9 +17,9 @@ BATCH = PartitionSpec(BATCH_AXES)
 # The last dimensions of a parameter whose path matches, and of whatever mirrors it (EMA, Adam's moments). The first
 # match counts; an axis that does not divide its dimension is dropped. Leading dimensions (stacked blocks) stay whole.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"(qkv|fc1|modulation)/kernel$", ("fsdp", "tensor")),
+    (r"(qkv|text/query|text/key_value|fc1|modulation)/kernel$", ("fsdp", "tensor")),
     (r"(proj|fc2)/kernel$", ("tensor", "fsdp")),
-    (r"(qkv|fc1|modulation)/bias$", ("tensor",)),
+    (r"(qkv|text/query|text/key_value|fc1|modulation)/bias$", ("tensor",)),
     (r"/kernel$", ("fsdp", None)),
 )
 

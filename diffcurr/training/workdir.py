@@ -58,6 +58,22 @@ def check_config(workdir: epath.Path, config: ConfigDict, allowed: Sequence[str]
     return may
 
 
+def check_told(workdir: epath.Path, identity: Mapping[str, Any]) -> None:
+    """Compares what a conditioning depends on with what a workdir was trained with.
+
+    Raises:
+      UserError: naming what differs.
+    """
+    file = workdir / DATA_FILE
+    before = _read_json(file) if identity and file.exists() else {}
+    for name, value in identity.items():
+        if name in before and before[name] != value:
+            raise UserError(
+                f"workdir {workdir} was trained with another {name} ({before[name]} there, {value} here): give the "
+                f"weights that it was trained with"
+            )
+
+
 def check_path(workdir: epath.Path) -> None:
     """
     Raises:

@@ -1,5 +1,6 @@
 """Public weights would be loaded into other networks than those that they were trained in."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -167,3 +168,37 @@ def test_only_the_networks_own_filters_are_taken() -> None:
     del weights[name]
     with pytest.raises(ValueError, match=r"arrays missing: enc\.8x8_down\.conv0\.resample_filter"):
         load_torch(make_unet(), weights)
+
+
+def make_pixart() -> DiT:
+    return DiT(8, 2, 4, 48, 2, 4, 0, text_width=24, shared_modulation=True, rngs=nnx.Rngs(0))
+
+
+def test_pixart() -> None:
+    """Output within 2e-5, loss within 1e-5, each parameter's gradient within 1e-4 of its norm."""
+    reference, network = Reference("pixart"), make_pixart()
+    load_torch(network, reference.weights())
+    graph, params = split_network(network)
+    condition = {"text": reference["text"], "text_mask": reference["text_mask"].astype(bool)}
+
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss_and_gradient(params: Any) -> tuple[jax.Array, jax.Array]:
+        output = nnx.merge(graph, params)(reference["x_nchw"], reference["t"], condition)
+        return jnp.mean(jnp.square(output - reference["target_nchw"])), output
+
+    (loss, output), gradient = jax.jit(loss_and_gradient)(params)
+    np.testing.assert_allclose(output, reference["output_nchw"], atol=2e-5)
+    np.testing.assert_allclose(loss, reference["loss"], rtol=1e-5)
+    expected = make_pixart()
+    load_torch(expected, reference.gradients())
+    jax.tree.map(
+        lambda got, want: np.testing.assert_array_less(jnp.linalg.norm(got - want), 1e-4 * jnp.linalg.norm(want)),
+        gradient,
+        split_network(expected)[1],
+    )
+
+
+def test_a_text_without_shared_modulation_has_no_public_weights() -> None:
+    network = DiT(8, 2, 4, 48, 2, 4, 0, text_width=24, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="text_width and shared_modulation"):
+        load_torch(network, Reference("pixart").weights())

@@ -10,6 +10,7 @@ from diffcurr.conditioning import Class, Field, Nothing
 from diffcurr.networks import DiT, dit
 from diffcurr.networks.embeddings import position_table, timestep_embedding
 from diffcurr.training.state import split_network
+from diffcurr.weights import parameters_of
 
 INPUTS = (
     jax.random.normal(jax.random.key(0), (3, 8, 8, 2)),
@@ -141,7 +142,7 @@ def test_from_spec() -> None:
     [
         ((8, 6, 2), "label", "images of 8x6: DiT takes square ones"),
         ((8, 8, 2), "augment", "DiT takes no augment; for dataset.augment choose song_unet, or set it to 0"),
-        ((8, 8, 2), "text", "DiT takes no text"),
+        ((8, 8, 2), "depth", "DiT takes no depth"),
     ],
 )
 def test_from_spec_rejects(shape: tuple[int, ...], field: str, message: str) -> None:
@@ -174,3 +175,43 @@ def test_embeddings() -> None:
 def test_rejects(settings: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         make(**settings)
+
+
+TEXT = {
+    "text": jax.random.normal(jax.random.key(2), (3, 5, 6)),
+    "text_mask": jnp.asarray([[True] * 5, [True] * 2 + [False] * 3, [True] + [False] * 4]),
+}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_told_a_text(shared: bool) -> None:
+    """Each word counts, what stands where there is no word changes no bit, and a text can be projected once."""
+    graph, params = perturbed(make(num_classes=0, text_width=6, shared_modulation=shared))
+    network, (x, t, _) = nnx.merge(graph, params), INPUTS
+    output = network(x, t, TEXT)
+    beyond = jnp.where(TEXT["text_mask"][..., None], TEXT["text"], 1e4)
+    np.testing.assert_array_equal(output, network(x, t, TEXT | {"text": beyond}))
+    for word, changed in ((0, [True, True, True]), (1, [True, True, False]), (4, [True, False, False])):
+        other = network(x, t, TEXT | {"text": TEXT["text"].at[:, word].add(1.0)})
+        np.testing.assert_array_equal(np.abs(other - output).max(axis=(1, 2, 3)) > 1e-4, changed)
+    once = network.once(TEXT)
+    assert set(once) == {"text_mask", "text_keys_values"}
+    np.testing.assert_allclose(network(x, t, once), output, atol=1e-6)
+    with pytest.raises(ValueError, match="has no 'text'"):
+        network(x, t, {})
+
+
+def test_a_class_and_a_text() -> None:
+    graph, params = perturbed(make(text_width=6))
+    network, (x, t, label) = nnx.merge(graph, params), INPUTS
+    output = network(x, t, label | TEXT)
+    assert not np.allclose(output, network(x, t, {"label": (label["label"] + 1) % 11} | TEXT), atol=1e-4)
+    np.testing.assert_allclose(network(x, t, network.once(label | TEXT)), output, atol=1e-6)
+
+
+def test_pixart_parameter_count() -> None:
+    """Of PixArt-alpha for 256x256 with T5's states of width 4,096 (Chen et al. 2023)."""
+    network = nnx.eval_shape(
+        lambda: DiT(32, 2, 4, 1152, 28, 16, 0, text_width=4096, shared_modulation=True, rngs=nnx.Rngs(0))
+    )
+    assert sum(int(np.prod(shape)) for shape in parameters_of(network).values()) == 610_856_096
