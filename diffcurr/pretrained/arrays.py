@@ -3,7 +3,7 @@
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from etils import epath
@@ -18,11 +18,14 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 Arrays = dict[str, np.ndarray]
 
 
-def read(path: epath.PathLike, most_bytes: int = MOST_BYTES) -> tuple[Arrays, dict[str, str]]:
+def read(
+    path: epath.PathLike, most_bytes: int = MOST_BYTES, wanted: Callable[[str], bool] = lambda name: True
+) -> tuple[Arrays, dict[str, str]]:
     """(arrays of numbers by name, metadata) of a safetensors file, or of one whose name ends in .npz; never a pickle.
 
     Args:
       most_bytes: size of the file, unpacked, beyond which it is not read.
+      wanted: whether an array of that name is read; the others are left out.
 
     Raises:
       UserError: naming the file, whatever is wrong with it.
@@ -33,17 +36,19 @@ def read(path: epath.PathLike, most_bytes: int = MOST_BYTES) -> tuple[Arrays, di
     if not path.exists() or (os.path.exists(path) and not os.path.isfile(path)):
         raise UserError(f"{path}: is not a file: {remedy}")
     try:
-        return (_read_npz if path.suffix == ".npz" else _read_safetensors)(path, most_bytes)
+        return (_read_npz if path.suffix == ".npz" else _read_safetensors)(path, most_bytes, wanted)
     except Exception as error:  # nobody lists what two parsers and the system raise for a spoilt file
         raise UserError(f"{path}: cannot be read ({first_line(error)}): {remedy}") from error
 
 
-def _read_safetensors(path: epath.Path, most_bytes: int) -> tuple[Arrays, dict[str, str]]:
+def _read_safetensors(
+    path: epath.Path, most_bytes: int, wanted: Callable[[str], bool]
+) -> tuple[Arrays, dict[str, str]]:
     """The library holds the header against the size of the file, so no more than that is allocated."""
     _check_size(path.stat().length, most_bytes)
     with safe_open(path, framework="numpy") as tensors:
         found = {}
-        for name in tensors.keys():  # noqa: SIM118
+        for name in filter(wanted, tensors.keys()):
             kind = tensors.get_slice(name).get_dtype()
             if kind not in ("F64", "F32", "F16", "BF16", "BOOL") and kind[0] not in "IU":
                 raise ValueError(f"{name!r} is of dtype {kind}: store it as float32")
@@ -51,7 +56,7 @@ def _read_safetensors(path: epath.Path, most_bytes: int) -> tuple[Arrays, dict[s
         return found, tensors.metadata() or {}
 
 
-def _read_npz(path: epath.Path, most_bytes: int) -> tuple[Arrays, dict[str, str]]:
+def _read_npz(path: epath.Path, most_bytes: int, wanted: Callable[[str], bool]) -> tuple[Arrays, dict[str, str]]:
     found: Arrays = {}
     with path.open("rb") as file, zipfile.ZipFile(file) as archive:
         _check_size(sum(member.file_size for member in archive.infolist()), most_bytes)
@@ -59,6 +64,8 @@ def _read_npz(path: epath.Path, most_bytes: int) -> tuple[Arrays, dict[str, str]
             name = member.filename.removesuffix(".npy")
             if name in found or name == member.filename:
                 raise ValueError(f"member {member.filename!r} is there twice, or no .npy file")
+            if not wanted(name):
+                continue
             try:
                 found[name] = _read_npy(archive, member)
             except ValueError as error:

@@ -1,0 +1,119 @@
+"""What the text encoders and CLIP's vision tower share: attention, scanned blocks, and the names of public arrays."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from diffcurr import weights
+from diffcurr.weights import Path, Source
+
+PRECISION = jax.lax.Precision.HIGHEST  # as PyTorch's float32
+LOWEST = float(np.finfo(np.float32).min)  # the score of what is not looked at; minus infinity would make empty rows NaN
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+linear = functools.partial(nnx.Linear, precision=PRECISION)
+layer_norm = functools.partial(nnx.LayerNorm, use_fast_variance=False)
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # Hendrycks & Gimpel 2016, section 2
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+}
+"""`hidden_act` of a public config -> the function."""
+
+
+class Attention(nnx.Module):
+    """Self-attention of several heads (Vaswani et al. 2017, section 3.2): float [B, T, D] -> [B, T, D].
+
+    Called with `allowed`, bool [B or 1, 1, T or 1, T], a token looks at those that are allowed: the others change
+    nothing, bit for bit. `bias`, float [H, T, T], is added to the scores.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        head_width: int | None = None,
+        use_bias: bool = True,
+        scaled: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        """
+        Args:
+          width: D.
+          head_width: width / num_heads if None.
+          use_bias: whether the dense layers have one.
+          scaled: whether scores are divided by the root of the heads' width.
+        """
+        self.num_heads, self.head_width = num_heads, head_width or width // num_heads
+        self.scale, inner = self.head_width**-0.5 if scaled else 1.0, num_heads * self.head_width
+        self.query, self.key, self.value = (linear(width, inner, use_bias=use_bias, rngs=rngs) for _ in range(3))
+        self.out = linear(inner, width, use_bias=use_bias, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch token feature"],
+        allowed: Bool[Array, "#batch 1 #token token"] | None = None,
+        bias: Float[Array, "head token token"] | None = None,
+    ) -> Float[Array, "batch token feature"]:
+        q, k, v = (
+            layer(x).reshape(*x.shape[:2], self.num_heads, self.head_width)
+            for layer in (self.query, self.key, self.value)
+        )
+        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, precision=PRECISION) * self.scale
+        scores = scores if bias is None else scores + bias
+        scores = scores if allowed is None else jnp.where(allowed, scores, LOWEST)
+        found = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1), v, precision=PRECISION)
+        return self.out(found.reshape(*x.shape[:2], -1))
+
+
+def check_heads(hidden_size: int, num_heads: int) -> None:
+    """Raises ValueError if the width cannot be divided among the heads."""
+    if hidden_size % num_heads:
+        raise ValueError(f"hidden_size = {hidden_size}: must be divisible by num_heads = {num_heads}")
+
+
+def stack(make: Callable[[nnx.Rngs], Module], number: int, rngs: nnx.Rngs) -> Module:
+    """Blocks of one kind as one module, whose parameters have a first axis of length `number`; for `scan`."""
+
+    @nnx.split_rngs(splits=number)
+    @nnx.vmap(in_axes=0, out_axes=0)
+    def stacked(rngs: nnx.Rngs) -> Module:
+        return make(rngs)
+
+    return stacked(rngs)
+
+
+def scan(stacked: nnx.Module, x: Array, *others: Any) -> Array:
+    """x through blocks of `stack`, one after another; each is called with (x, *others)."""
+    block, params = nnx.split(stacked)
+
+    def apply_block(x: Array, params: Any) -> tuple[Array, None]:
+        return nnx.merge(block, params)(x, *others), None
+
+    return jax.lax.scan(apply_block, x, params)[0]
+
+
+def sources(network: nnx.Module, names: Mapping[str, str], num_layers: int, prefix: str = "") -> dict[Path, Source]:
+    """Where each parameter of a network comes from, for `weights.Layout`.
+
+    Args:
+      names: last name of a layer -> its public name, or that of a parameter that is no layer's -> its public array;
+        with {} in place of the number of a block, for what is in `network.blocks`.
+      prefix: stands before every public name.
+    """
+    found = {}
+    for path in weights.parameters_of(network):
+        kind, stacked = str(path[-1]), path[0] == "blocks"
+        public = names.get(kind) or f"{names[str(path[-2])]}.{'bias' if kind == 'bias' else 'weight'}"
+        numbered = [public.format(number) for number in range(num_layers)] if stacked else [public]
+        transform = weights.kernel if kind == "kernel" else weights.same
+        found[path] = Source(tuple(prefix + name for name in numbered), transform, stacked)
+    return found
