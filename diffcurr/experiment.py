@@ -400,11 +400,12 @@ class Experiment:
         )
 
 
-def _prompts(dataset: Dataset) -> Sequence[str]:
+def _prompts(dataset: Dataset) -> Mapping[str, int]:
     """The captions of a data set, of what it holds out where it does, in an order that is always the same."""
     open_source = dataset.opened_held_out if dataset.holds_out else dataset.opened
-    captions = distributed.primary_first(open_source).captions()
-    return [captions[index] for index in np.random.default_rng(0).permutation(len(captions))]
+    label = distributed.primary_first(open_source).captions()
+    captions = list(label)
+    return {captions[index]: label[captions[index]] for index in np.random.default_rng(0).permutation(len(captions))}
 
 
 def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.Device] | None = None) -> Experiment:

@@ -49,13 +49,13 @@ class Conditioning(ranges.Checked, abc.ABC):
 
     Attributes:
       num_classes: number of classes of the data set; 0 if it has none. It follows from the data set.
-      prompts: gives captions of the data set, for samples that are wanted of none in particular.
+      prompts: gives captions of the data set, and the class of each, for samples that are wanted of none in particular.
     """
 
     DERIVED: ClassVar[tuple[str, ...]] = ("num_classes", "prompts")
     reads_captions: ClassVar[bool] = False
     num_classes: ranges.Classes = 0
-    prompts: Callable[[], Sequence[str]] = tuple
+    prompts: Callable[[], Mapping[str, int]] = dict
 
     @property
     def dropout(self) -> float:
@@ -101,6 +101,10 @@ class Conditioning(ranges.Checked, abc.ABC):
         """A few words for each of the samples that `chosen` has conditions of; empty if there is nothing to say."""
         del number, wanted
         return []
+
+    def wanted(self, number: int) -> tuple[np.ndarray | None, Sequence[str]]:
+        """(the class, if there are classes, the captions) of each sample that `chosen(number)` has conditions of."""
+        return None, self.captions(number)
 
     def shown_captions(self, number: int, wanted: Wish = None) -> list[str]:
         """Those that stand under pictures in a grid: none where its columns say it."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from etils import epath
@@ -18,6 +18,7 @@ States = tuple[Float16[np.ndarray, "text word width"], Bool[np.ndarray, "text wo
 """(states of the words, 0 where there is none; which words there are)."""
 
 
+@runtime_checkable
 class TextEncoder(Protocol):
     """Turns texts into states of their words; `diffcurr.pretrained.text_encoders` has some.
 

@@ -1,7 +1,7 @@
 """Class-conditional: the network is told the class of each example."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -54,6 +54,9 @@ class Class(Conditioning):
 
     def captions(self, number: int, wanted: Wish = None) -> list[str]:
         return [str(label) for label in self.chosen(number, wanted)["label"]]
+
+    def wanted(self, number: int) -> tuple[np.ndarray | None, Sequence[str]]:
+        return self.chosen(number)["label"], ()
 
     @property
     def columns(self) -> int:

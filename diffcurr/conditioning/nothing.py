@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from jaxtyping import Array, Bool
 
 from diffcurr.conditioning.base import Condition, Conditioning, Field, Wish
@@ -24,5 +25,6 @@ class Nothing(Conditioning):
 
     def chosen(self, number: int, wanted: Wish = None) -> Condition:
         if wanted is not None:
-            raise ValueError(f"{wanted!r:.100}: the network is unconditional, and told neither class nor text")
+            what = "prompts" if isinstance(np.atleast_1d(wanted)[0], str) else "classes"
+            raise ValueError(f"{what} {wanted!r:.100}: the network is unconditional")
         return {}

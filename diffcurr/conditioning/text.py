@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float16
 
 from diffcurr import ranges
 from diffcurr.conditioning.base import Condition, Conditioning, Field, Wish
@@ -58,13 +58,18 @@ class Text(Conditioning):
         return self._told(self.captions(number, wanted))
 
     def captions(self, number: int, wanted: Wish = None) -> list[str]:
-        texts: Sequence[Any] = self.prompts() if wanted is None else np.atleast_1d(np.asarray(wanted, object)).tolist()
+        given = list(self.prompts()) if wanted is None else wanted
+        texts: list[Any] = np.atleast_1d(np.asarray(given, object)).tolist()
         if not len(texts):
             raise ValueError("prompts []: give one at least")
         others = [text for text in texts if not isinstance(text, str)]
         if others:
             raise ValueError(f"classes {others}: the network is told texts; give prompts")
         return [str(texts[index % len(texts)]) for index in range(number)]
+
+    def wanted(self, number: int) -> tuple[np.ndarray | None, Sequence[str]]:
+        captions, label = self.captions(number), self.prompts()
+        return np.array([label[caption] for caption in captions]) if self.num_classes else None, captions
 
     def recorded(self, number: int, wanted: Wish = None) -> dict[str, np.ndarray]:
         return {"captions": np.asarray(self.captions(number, wanted))}
@@ -93,7 +98,7 @@ class Text(Conditioning):
         return {"text": states, "text_mask": mask}
 
     @functools.cached_property
-    def _none(self) -> States:
+    def _none(self) -> tuple[Float16[np.ndarray, "word width"], Bool[np.ndarray, " word"]]:
         # It may be asked for while a program is traced, under a mesh and a guard of transfers; a thread knows of none.
         with ThreadPoolExecutor(1) as thread:
             states, mask = thread.submit(self.encoder.encode, [self.negative]).result()

@@ -3,17 +3,18 @@
 import abc
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import scipy  # loads its modules when they are named
 from annotated_types import Interval
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from diffcurr import ranges
 from diffcurr.errors import concerning
 from diffcurr.metrics import frechet
+from diffcurr.metrics.agreement import agreement
 from diffcurr.metrics.frechet import Statistics
 from diffcurr.metrics.inception_score import inception_score
 from diffcurr.metrics.kernel_distance import kernel_distance
@@ -29,6 +30,18 @@ Measure = Callable[[Float[np.ndarray, "generated feature"]], Measured]
 """What is measured of the features of generated examples."""
 
 
+class Wanted(NamedTuple):
+    """What generated examples were asked to be, in their order.
+
+    Attributes:
+      labels: classes; None where there are none.
+      texts: captions; empty where there are none.
+    """
+
+    labels: Int[np.ndarray, " generated"] | None = None
+    texts: Sequence[str] = ()
+
+
 class Metric(ranges.Checked, abc.ABC):
     """Compares the features of generated examples with those of real ones.
 
@@ -36,15 +49,30 @@ class Metric(ranges.Checked, abc.ABC):
       kind: the kind of features that it looks at (`metrics.features.Features.kinds`).
       real: whether it needs real examples, or their statistics, at all.
       held_out: whether it compares with examples that were not trained on.
+      wants: what it has to know of what was asked for: a field of `Wanted`, or "" for nothing.
     """
 
     kind: ClassVar[str] = "pool"
     real: ClassVar[bool] = True
     held_out: ClassVar[bool] = False
+    wants: ClassVar[str] = ""
 
     @abc.abstractmethod
     def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
         """The measure of `number` generated examples; what depends on the real ones alone is computed once, here."""
+
+
+class WantedMetric(Metric):
+    """A metric that compares generated examples with what was asked for, and looks at no real ones."""
+
+    real = False
+
+    def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
+        raise ValueError(f"needs {self.wants} that were asked for: use `beside`")
+
+    @abc.abstractmethod
+    def beside(self, wanted: Wanted) -> Measure:
+        """The measure of examples that were asked to be this."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,6 +221,22 @@ class PrecisionRecall(PairMetric):
         return {"precision": {"value": shares.precision}, "recall": {"value": shares.recall}}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassAgreement(WantedMetric):
+    """The share of samples that the classifier puts into the class that was asked for, or that their caption has."""
+
+    kind = "probabilities"
+    wants = "labels"
+
+    def beside(self, wanted: Wanted) -> Measure:
+        def measure(generated: Float[np.ndarray, "generated feature"]) -> Measured:
+            assert wanted.labels is not None
+            found = agreement(generated, wanted.labels)
+            return {"class_agreement": found._asdict() | {"examples": len(generated)}}
+
+        return measure
+
+
 METRICS: dict[str, type[Metric]] = Several(
     frechet_distance=FrechetDistance,
     kernel_distance=KernelDistance,
@@ -200,10 +244,12 @@ METRICS: dict[str, type[Metric]] = Several(
     held_out_frechet_distance=HeldOutFrechetDistance,
     spatial_frechet_distance=SpatialFrechetDistance,
     inception_score=InceptionScore,
+    class_agreement=ClassAgreement,
 )
 """Name in `evaluation.metrics` of a config -> the class."""
 
 
+NOTHING_WANTED = Wanted()
 WHOLE: Mapping[str, slice] = {"pool": slice(None)}
 
 
@@ -216,6 +262,7 @@ def measure(
     kinds: Mapping[str, slice] = WHOLE,
     published: Mapping[str, Statistics] | None = None,
     held_out: Float[np.ndarray, "unseen feature"] | None = None,
+    wanted: Wanted = NOTHING_WANTED,
 ) -> Measure:
     """All of the metrics as one measure.
 
@@ -225,6 +272,7 @@ def measure(
       kinds: which features are of which kind.
       published: statistics of real examples by kind, which come before `real`.
       held_out: features of real examples that were not trained on.
+      wanted: what the generated examples are asked to be.
 
     Raises:
       UserError: if a metric needs what is not there.
@@ -232,7 +280,12 @@ def measure(
     measures = []
     for name, metric in metrics.items():
         with concerning(f"evaluation.metrics.{name}"):
-            if metric.held_out:
+            if isinstance(metric, WantedMetric):
+                there = getattr(wanted, metric.wants)
+                if there is None or not len(there):
+                    raise ValueError(f"samples are not asked to be of any {metric.wants}")
+                one = metric.beside(wanted)
+            elif metric.held_out:
                 one = _one_measure(metric, held_out, number, seed, kinds, {})
             else:
                 one = _one_measure(metric, real, number, seed, kinds, published or {})
@@ -320,7 +373,7 @@ def describe(measured: Mapping[str, Any]) -> str:
     for name, values in measured.items():
         label = name.replace("_", " ").replace("frechet", "Fréchet")
         notes = [f"{values['low']:.3g} to {values['high']:.3g}"] if "low" in values else []
-        notes += [f"{note} {values[note]:.3g}" for note in ("floor", "copies") if note in values]
+        notes += [f"{note} {values[note]:.3g}" for note in ("floor", "copies", "chance") if note in values]
         texts.append(f"{label} {values['value']:.3g}" + (f" ({', '.join(notes)})" if notes else ""))
     return ", ".join(texts)
 

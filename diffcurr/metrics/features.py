@@ -28,6 +28,7 @@ SHIPPED = epath.Path(__file__).parents[1] / "pretrained" / "weights"
 
 
 POOL = {"pool": slice(None)}
+POOL_OF_CLASSIFIER = {"pool": slice(0, classifier.WIDTH)}
 DATA = "data"  # the pipeline that rounds samples to the grid of the data's own pixels
 
 
@@ -41,7 +42,8 @@ class Features(NamedTuple):
       facts: how it was trained, as its file says.
       forward: images [b, H, W, C] in [-1, 1] -> features [b, width], compiled.
       batch: images at a time.
-      kinds: which of the features are of which kind: `pool`, and of Inception `spatial` and `probabilities`.
+      kinds: which of the features are of which kind: `pool`, of classifiers and Inception `probabilities`, of Inception
+        `spatial`.
       pipeline: the way of samples to the network, such as "edm"; "data" for the grid of the data's own pixels.
     """
 
@@ -281,9 +283,10 @@ def load(path: epath.PathLike, kinds: Collection[str] = ("pool",), pipeline: str
     with concerning(str(path)):
         if inception.is_inception(arrays):
             return _of_inception(inception.from_public(arrays), facts, digest, kinds, pipeline)
-        if pipeline != DATA or set(kinds) != {"pool"}:
-            others = ", ".join(sorted(set(kinds) - {"pool"}))
-            what = f"evaluation.pipeline = {pipeline!r}" if pipeline != DATA else f"features of the kind {others}"
+        others = set(kinds) - {"pool"} - (set() if dinov2.is_dinov2(arrays) else {"probabilities"})
+        if pipeline != DATA or others:
+            named = f"features of the kind {', '.join(sorted(others))}"
+            what = f"evaluation.pipeline = {pipeline!r}" if pipeline != DATA else named
             raise ValueError(f"{what}: is for the Inception network (docs/inception.md), which this is not")
         if dinov2.is_dinov2(arrays):
             return _of_dinov2(arrays, facts, digest)
@@ -293,9 +296,17 @@ def load(path: epath.PathLike, kinds: Collection[str] = ("pool",), pipeline: str
         dataset = facts.get("dataset", "")
         if not (dataset.isprintable() and 0 < len(dataset) <= 100):
             raise ValueError(f"its fact dataset = {dataset!a:.80}: must be the name of the data set trained on")
-    side, channels, _ = classifier.shape_of(facts)
-    forward = jax.jit(lambda images: network(images)[0])
-    return Features(f"{dataset} classifier {digest}", classifier.WIDTH, (side, channels), facts, forward, 512)
+    side, channels, classes = classifier.shape_of(facts)
+    name, shape, width = f"{dataset} classifier {digest}", (side, channels), classifier.WIDTH
+    if "probabilities" not in kinds:
+        return Features(name, width, shape, facts, jax.jit(lambda images: network(images)[0]), 512)
+
+    def look(images: Float[Array, "b height width channel"]) -> Float[Array, "b feature"]:
+        found, logits = network(images)
+        return jnp.concatenate([found, jax.nn.softmax(logits)], axis=-1)
+
+    columns = POOL_OF_CLASSIFIER | {"probabilities": slice(width, width + classes)}
+    return Features(name, width + classes, shape, facts, jax.jit(look), 512, columns)
 
 
 def _of_inception(

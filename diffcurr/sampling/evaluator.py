@@ -12,7 +12,7 @@ from jaxtyping import Float, PRNGKeyArray
 from diffcurr.conditioning import Condition
 from diffcurr.errors import UserError
 from diffcurr.metrics import evaluation, pipelines, published
-from diffcurr.metrics.evaluation import FrechetDistance, Measure, Measured, Metric
+from diffcurr.metrics.evaluation import FrechetDistance, Measure, Measured, Metric, Wanted
 from diffcurr.metrics.features import Features, not_finite, of_reference
 from diffcurr.metrics.frechet import Statistics
 from diffcurr.pretrained import inception
@@ -84,10 +84,18 @@ class Evaluator:
         unseen = None
         if held_out is not None and any(one.held_out for one in metrics.values()):
             unseen = features_of(held_out, features)
+        condition, wanted = sampler.conditioning.chosen(number), Wanted(*sampler.conditioning.wanted(number))
         measure = None
         if distributed.is_primary():
             measure = evaluation.measure(
-                metrics, real, number, seed, kinds=features.kinds, published=statistics, held_out=unseen
+                metrics,
+                real,
+                number,
+                seed,
+                kinds=features.kinds,
+                published=statistics,
+                held_out=unseen,
+                wanted=wanted,
             )
         return cls(
             sampler=sampler,
@@ -95,7 +103,7 @@ class Evaluator:
             features=features,
             measure=measure,
             key=key,
-            condition=sampler.conditioning.chosen(number),
+            condition=condition,
             number=number,
             reference=described,
             reference_number=0 if real is None else len(real),

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffcurr.conditioning import CONDITIONINGS, Class, Field, Nothing
+from diffcurr.conditioning import CONDITIONINGS, Class, Field, Nothing, Text
 
 EXAMPLES = {"image": np.zeros((4, 8, 8, 1), np.uint8), "label": np.array([3, 0, 9, 3])}
 
 
 def test_the_names() -> None:
-    assert {"none": Nothing, "class": Class} == CONDITIONINGS
+    assert {"none": Nothing, "class": Class, "text": Text} == CONDITIONINGS
 
 
 ################################################################## class
@@ -78,7 +78,7 @@ def test_classes_that_cannot_be_had(wanted: list[int]) -> None:
 def test_captions_and_columns() -> None:
     """A word for each sample, and a column for each class while they fit."""
     conditioning = Class(num_classes=10)
-    assert conditioning.captions(conditioning.chosen(3, [7, 2])) == ["7", "2", "7"]
+    assert conditioning.captions(3, [7, 2]) == ["7", "2", "7"]
     assert conditioning.columns == 10 and Class(num_classes=20).columns == 20
     assert Class(num_classes=1000).columns == 0
 
@@ -105,7 +105,7 @@ def test_nothing() -> None:
     for conditioning in (Nothing(), Nothing(num_classes=10)):
         assert conditioning.spec() == conditioning.of(EXAMPLES) == conditioning.chosen(4) == {}
         assert conditioning.drop({}, jnp.ones(4, bool)) == conditioning.null({}) == {}
-        assert conditioning.dropout == 0.0 and conditioning.columns == 0 and conditioning.captions({}) == []
+        assert conditioning.dropout == 0.0 and conditioning.columns == 0 and conditioning.captions(4) == []
 
 
 def test_nothing_leaves_labels_of_augmentations() -> None:
