@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from diffcurr import weights
+from diffcurr import ranges, weights
 from diffcurr.weights import Path, Source
 
 PRECISION = jax.lax.Precision.HIGHEST  # as PyTorch's float32
@@ -72,6 +72,43 @@ class Attention(nnx.Module):
         scores = scores if allowed is None else jnp.where(allowed, scores, LOWEST)
         found = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1), v, precision=PRECISION)
         return self.out(found.reshape(*x.shape[:2], -1))
+
+
+class CLIPBlock(nnx.Module):
+    """Self-attention and a perceptron, each after a norm and added to its input; of both of CLIP's towers."""
+
+    def __init__(
+        self, hidden_size: int, intermediate_size: int, num_heads: int, hidden_act: str, epsilon: float, rngs: nnx.Rngs
+    ):
+        self.hidden_act = hidden_act
+        self.norm1, self.norm2 = (layer_norm(hidden_size, epsilon=epsilon, rngs=rngs) for _ in range(2))
+        self.attention = Attention(hidden_size, num_heads, rngs=rngs)
+        self.fc1 = linear(hidden_size, intermediate_size, rngs=rngs)
+        self.fc2 = linear(intermediate_size, hidden_size, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "batch token feature"], allowed: Bool[Array, "1 1 token token"] | None = None
+    ) -> Float[Array, "batch token feature"]:
+        x = x + self.attention(self.norm1(x), allowed)
+        return x + self.fc2(ACTIVATIONS[self.hidden_act](self.fc1(self.norm2(x))))
+
+
+CLIP_NAMES = {
+    "norm1": "encoder.layers.{}.layer_norm1",
+    "norm2": "encoder.layers.{}.layer_norm2",
+    "query": "encoder.layers.{}.self_attn.q_proj",
+    "key": "encoder.layers.{}.self_attn.k_proj",
+    "value": "encoder.layers.{}.self_attn.v_proj",
+    "out": "encoder.layers.{}.self_attn.out_proj",
+    "fc1": "encoder.layers.{}.mlp.fc1",
+    "fc2": "encoder.layers.{}.mlp.fc2",
+}
+"""Layer of a `CLIPBlock` -> its public name."""
+
+
+def check_activation(hidden_act: str) -> None:
+    """Raises ValueError if there is no such activation."""
+    ranges.check({"hidden_act": Annotated[str, ranges.OneOf(ACTIVATIONS)]}, {"hidden_act": hidden_act})
 
 
 def check_heads(hidden_size: int, num_heads: int) -> None:

@@ -176,12 +176,11 @@ def load(folder: text.PathLike | None = None, *, batch_size: int = text.BATCH_SI
         arrays = files.arrays()
         weights.load(network, arrays, network.torch_layout(arrays))
         tokenizer = files.tokenizer()
-        pad_id = files.token_id("pad_token", tokenizer)
         return Encoder(
             network,
             _encode,
             tokenizer,
-            pad_id=0 if pad_id is None else pad_id,
+            pad_id=files.token_id("pad_token", tokenizer),
             width=found["hidden_size"],
             vocab_size=found["vocab_size"],
             most=found["max_positions"],

@@ -159,6 +159,23 @@ def whole_number(config: Mapping[str, Any], key: str, default: int) -> int:
     return int(value)
 
 
+def section(config: Mapping[str, Any], whole: str, key: str, alone: str) -> Mapping[str, Any]:
+    """The part of a public config that is about one tower.
+
+    Args:
+      whole: `model_type` of a config in which it is the section `key`.
+      alone: `model_type` of a config of that tower alone.
+
+    Raises:
+      ValueError: if the config is neither.
+    """
+    check_config({"model_type": config.get("model_type")}, {"model_type": (whole, alone)}, f"a {whole}")
+    part = config if config["model_type"] == alone else config.get(key) or {}
+    if not isinstance(part, Mapping):
+        raise ValueError(f"{key} = {ranges.shown(part)}: must be a section; give the file as published")
+    return part
+
+
 def check_config(config: Mapping[str, Any], known: Mapping[str, Any], kind: str) -> None:
     """Raises ValueError if a config says something else than the only value that `kind` has here."""
     for key, value in known.items():
@@ -194,7 +211,7 @@ class Encoder:
         apply: Callable[[Any, Array, Array], Encoded],
         tokenizer: "Tokenizer",
         *,
-        pad_id: int,
+        pad_id: int | None,
         width: int,
         vocab_size: int,
         most: int | None = None,
@@ -203,20 +220,23 @@ class Encoder:
         """
         Args:
           apply: (network, ids int [B, L], mask bool [B, L]) -> what it says of them.
-          pad_id: the token that fills texts up to the length.
+          pad_id: the token that fills texts up to the length; the end token if None.
           vocab_size: number of tokens that the network knows.
           batch_size: texts that are encoded at a time; fewer are filled up, so that a length is compiled once.
 
         Raises:
-          ValueError: if the tokenizer has more tokens than the network, or batch_size is no size.
+          ValueError: if the tokenizer has more tokens than the network or adds no end token, or batch_size is no size.
         """
         ranges.check({"batch_size": ranges.Size}, {"batch_size": batch_size})
         if tokenizer.get_vocab_size() > vocab_size:
             raise ValueError(
                 f"{TOKENIZER}: has {tokenizer.get_vocab_size()} tokens, the network {vocab_size}: give the files of one"
             )
+        empty = tokenizer.encode("").ids
+        if not empty:
+            raise ValueError(f"{TOKENIZER}: adds no end token to texts: give the file as published")
         self.width, self.most, self.batch_size = width, most, batch_size
-        self._tokenizer, self._pad_id = tokenizer, pad_id
+        self._tokenizer, self._pad_id = tokenizer, empty[-1] if pad_id is None else pad_id
         graph, self._params = nnx.split(network)
         self._apply = jax.jit(lambda params, ids, mask: apply(nnx.merge(graph, params), ids, mask))
 

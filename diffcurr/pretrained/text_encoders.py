@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float16
 
 from diffcurr import ranges
 from diffcurr.errors import UserError
-from diffcurr.pretrained import minilm, text
+from diffcurr.pretrained import clip_text, minilm, t5, text
 
 Length: TypeAlias = Annotated[int, at.Interval(ge=2, le=512)]
 
@@ -105,5 +105,43 @@ class MiniLM(TextEncoder):
         return minilm.load(self.folder)
 
 
-TEXT_ENCODERS: dict[str, type[TextEncoder]] = {"minilm": MiniLM}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CLIP(TextEncoder):
+    """CLIP's text encoder, the states after its last norm.
+
+    Attributes:
+      width: width of a token, as in the folder's config: 768 of ViT-L/14, 512 of ViT-B/32.
+    """
+
+    name: ClassVar[str] = "clip"
+    length: Length = clip_text.LENGTH
+    width: ranges.Width = 768
+
+    def _sizes(self) -> tuple[text.Folder, dict[str, Any]]:
+        return text.Folder(self.folder), clip_text.sizes(self.folder)
+
+    def _load(self) -> text.Encoder:
+        return clip_text.load(self.folder)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class T5(TextEncoder):
+    """The encoder of T5 v1.1 or Flan-T5, the states after its last norm.
+
+    Attributes:
+      width: width of a token, as in the folder's config: 4096 of XXL, 2048 of XL, 1024 of large, 768 of base.
+    """
+
+    name: ClassVar[str] = "t5"
+    length: Length = t5.LENGTH
+    width: ranges.Width = 4096
+
+    def _sizes(self) -> tuple[text.Folder, dict[str, Any]]:
+        return text.Folder(self.folder), t5.sizes(self.folder)
+
+    def _load(self) -> text.Encoder:
+        return t5.load(self.folder)
+
+
+TEXT_ENCODERS: dict[str, type[TextEncoder]] = {"minilm": MiniLM, "clip": CLIP, "t5": T5}
 """Name -> the class."""
