@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffcurr import ranges
+from diffcurr.data import captions
 from diffcurr.data.sources import Part, Source
 from diffcurr.errors import UserError, concerning
 
@@ -24,6 +25,7 @@ class Dataset(ranges.Checked, abc.ABC):
       flip: whether images are mirrored at random.
       augment: probability of each of EDM's augmentations.
       is_latent: whether the examples are an autoencoder's latents, which have no limits and are no pictures.
+      captioned: whether examples have captions; then the source is a `captions.Captioned`.
       splits: the names of the splits; empty where the source knows them.
       held_out_split: the split of images that training never sees, where there is one.
 
@@ -39,6 +41,7 @@ class Dataset(ranges.Checked, abc.ABC):
     flip: ClassVar[bool] = False
     augment: ClassVar[float] = 0.0
     is_latent: ClassVar[bool] = False
+    captioned: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ("train",)
     held_out_split: ClassVar[str] = "test"
 
@@ -55,6 +58,8 @@ class Dataset(ranges.Checked, abc.ABC):
     @abc.abstractmethod
     def open(self) -> Source:
         """The examples of the split, {"image": [H, W, C], "label": int}, prepared first if need be.
+
+        Those of a captioned data set have "captions" too, a tuple of at least one text, in one line each.
 
         Raises:
           UserError: if they cannot be had.
@@ -129,14 +134,16 @@ class Dataset(ranges.Checked, abc.ABC):
             raise ValueError(f"an image has shape {shape}: the data set's shape is {self.shape}")
         if self.num_classes and "label" not in example:
             raise ValueError(f"an example has no 'label': num_classes = {self.num_classes}")
+        if self.captioned:
+            captions.check(example.get(captions.ALL))
 
     @abc.abstractmethod
     def scaled(self, stored: Any) -> Float[np.ndarray, "batch height width channel"]:
         """Stored examples as the process takes them, float32."""
 
     def drawn(self, examples: grain.MapDataset) -> grain.MapDataset:
-        """The examples, with what of them is drawn at random each time; not mirrored."""
-        return examples
+        """The examples, with what of them is drawn at random each time, such as "caption"; not mirrored."""
+        return examples.random_map(captions.draw) if self.captioned else examples
 
     def trained(self, examples: grain.MapDataset) -> grain.MapDataset:
         """The examples as training sees them, drawn and mirrored at random."""

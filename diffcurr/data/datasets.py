@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 
 from diffcurr.data.base import Dataset, Mirrored, Pictures
+from diffcurr.data.captioned import Emoji
 from diffcurr.data.encoded import Encoded
 from diffcurr.data.sources import ArraySource, Source, open_tfds
 from diffcurr.data.user_files import (
@@ -27,6 +28,7 @@ __all__ = [
     "FFHQ64",
     "Dataset",
     "Digits",
+    "Emoji",
     "Encoded",
     "FFHQ256Latents",
     "FashionMNIST",
@@ -93,6 +95,7 @@ DATASETS: dict[str, type[Dataset]] = {
     "digits": Digits,
     "fashion_mnist": FashionMNIST,
     "cifar10": CIFAR10,
+    "emoji": Emoji,
     "folder": PictureFolder,
     "latents": LatentFolder,
     "encoded": Encoded,

@@ -4,12 +4,15 @@ A source is anything with `len` and integer indexing that gives {"image": [H, W,
 imports TensorFlow. Only preparing a TFDS data set does.
 """
 
+import contextlib
 import hashlib
+import importlib
+import json
 import os
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import urlparse
 
@@ -17,6 +20,8 @@ import grain
 import numpy as np
 from etils import epath
 
+from diffcurr import atomic_file
+from diffcurr.data.on_threads import each
 from diffcurr.errors import UserError
 from diffcurr.tensorflow_cpu import import_tensorflow
 
@@ -89,16 +94,21 @@ class Part:
         """The names of the classes; None where the source has none."""
         return getattr(self._source, "classes", None)
 
+    def captions(self, of: Iterable[int] | None = None) -> list[str]:
+        """See `captions.Captioned`; only if the source is one."""
+        indices = self._indices if of is None else self._indices[list(of)]
+        return self._source.captions(indices.tolist())
+
     def identity(self) -> dict[str, Any]:
         chosen = fingerprint(np.asarray(self._indices).astype("<i8").tobytes())
         return identity(self._source) | {"examples": len(self), "part": chosen}
 
 
-class _Prepared:
+class Prepared:
     """A split that TFDS has prepared."""
 
-    def __init__(self, source: Source, identity: dict[str, Any]):
-        self._source, self._identity = source, identity
+    def __init__(self, source: Source, identity: dict[str, Any], builder: Any):
+        self._source, self._identity, self._builder = source, identity, builder
 
     def __len__(self) -> int:
         return len(self._source)
@@ -112,9 +122,42 @@ class _Prepared:
     def identity(self) -> dict[str, Any]:
         return self._identity
 
+    def fields(self, *names: str) -> list[dict[str, Any]]:
+        """Some fields of every example, small ones, as JSON values; pictures are not decoded.
 
-def open_tfds(name: str, split: str, data_dir: str) -> Source:
+        They are read once, and kept in a file beside the shards, since reading them is reading everything.
+        """
+        from tensorflow_datasets import decode
+
+        kept = self._builder.data_path / f"fields-{fingerprint(repr((self._identity, names)).encode())}.json"
+        if kept.exists():
+            found: list[dict[str, Any]] = json.loads(kept.read_text())
+            return found
+        whole = self._builder.info.features
+        undecoded = {name: decode.SkipDecoding() for name in whole if hasattr(whole[name], "encoding_format")}
+        raw = self._builder.as_data_source(split=self._identity["split"], decoders=undecoded)
+        found = list(each(lambda index: {name: _plain(raw[index][name]) for name in names}, range(len(raw)), "reading"))
+        with contextlib.suppress(OSError), atomic_file.replacing(kept) as temporary:  # a folder may be read-only
+            temporary.write_text(json.dumps(found))
+        return found
+
+
+def _plain(value: Any) -> Any:
+    """A field as TFDS reads it, as JSON values; bytes are text."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, np.ndarray | list):
+        return [_plain(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def open_tfds(name: str, split: str, data_dir: str, *, module: str = "") -> Prepared:
     """A split of a TFDS builder, which is prepared as array_record files first if it is not there.
+
+    Args:
+      module: defines the builder, if TFDS does not.
 
     Raises:
       UserError: if TFDS is not installed, the data set is neither prepared nor can its files be had, or there is no
@@ -125,6 +168,8 @@ def open_tfds(name: str, split: str, data_dir: str) -> Source:
     except ModuleNotFoundError as error:
         raise UserError(f"data set {name} needs {error.name}: pip install 'diffcurr[tfds]'") from error
 
+    if module:
+        importlib.import_module(module)  # makes the name known to TFDS
     folder = epath.Path(data_dir).expanduser() if data_dir else None
     builder = tfds.builder(name, data_dir=folder, file_format="array_record")
     if not builder.data_path.exists():
@@ -134,7 +179,7 @@ def open_tfds(name: str, split: str, data_dir: str) -> Source:
     stored = builder.info.splits[split.split("[")[0]]
     shards = fingerprint(repr((stored.num_bytes, list(stored.shard_lengths))).encode())
     known = {"name": name, "version": str(builder.info.version), "split": split, "shards": shards}
-    return _Prepared(builder.as_data_source(split=split), known)
+    return Prepared(builder.as_data_source(split=split), known, builder)
 
 
 def prepare(builder: Any) -> None:
@@ -148,6 +193,8 @@ def prepare(builder: Any) -> None:
     missing = [(url, file) for url, file in builder.url_infos.items() if not (manual_dir / str(file.filename)).exists()]
     files = "; ".join(f"{file.filename} (from {url})" for url, file in missing or builder.url_infos.items())
     remedy = f"Fetch {files} elsewhere, put it into {manual_dir}, and run again."
+    if command := getattr(builder, "FETCHED_BY", ""):
+        remedy = f"{remedy[:-1]}; or run {command.format(manual_dir.parents[1])} first."
     unreachable = _unreachable([url for url, _ in missing])
     if unreachable:
         raise UserError(

@@ -15,6 +15,7 @@ import types
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from data.making import emoji, emoji_packages
 
 from diffcurr.conditioning import Nothing
 from diffcurr.data import pipeline, sources
@@ -155,6 +156,58 @@ def test_cifar10_through_the_real_builder(tmp_path: pathlib.Path, monkeypatch: p
         assert by_label[source[index]["image"].tobytes()] == source[index]["label"]
     batch = pipeline.make_dataset(source, cifar10, Nothing().of, batch_size=10, seed=0)[0]
     assert batch.x.shape == (10, 32, 32, 3)
+
+
+def test_emoji_through_the_real_builder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny packages in the layout of npm's, with the table of checksums told of them."""
+    from diffcurr.data.emoji_builder import Emoji
+
+    tones = ("1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF")
+    hands = [emoji(f"HAND {one} SIGN", f"hand_{one}", f"A{one}", "People & Body", tones) for one in range(12)]
+    things = [emoji(f"THING {one}", f"thing_{one}", f"B{one}") for one in range(30)]
+    packages = emoji_packages(tmp_path / "downloads" / "manual", [*hands, *things])
+    for url, info in Emoji.url_infos.items():
+        (path,) = [path for path in packages if path.name == info.filename]
+        told = tfds.core.download.checksums.UrlInfo(
+            size=path.stat().st_size, checksum=hashlib.sha256(path.read_bytes()).hexdigest(), filename=path.name
+        )
+        monkeypatch.setitem(Emoji.url_infos, url, told)
+
+    whole = {}
+    for split in ("train", "test"):
+        source = DATASETS["emoji"](data_dir=str(tmp_path), split=split, size=64).opened()
+        whole[split] = [source[index] for index in range(len(source))]
+        assert source.captions() == sorted({one for example in whole[split] for one in example["captions"]})
+        assert source.classes[int(whole[split][0]["label"])] in ("People & Body", "Objects")
+    assert len(whole["train"]) + len(whole["test"]) == 2 * 42
+    for example in whole["train"] + whole["test"]:
+        name, styled = example["captions"]
+        number, tone, blue = example["image"][32, 32]
+        assert example["image"].dtype == np.uint8 and (example["image"][0] == 255).all()  # on white
+        assert name.startswith(f"hand {number}" if number < 12 else f"thing {number - 12}")
+        assert styled == f"{name}, {('google', 'twitter')[blue]} style"
+        assert (", " in name) == (tone > 0)
+    assert not {one["captions"][0] for one in whole["train"]} & {one["captions"][0] for one in whole["test"]}
+
+    for size in (16, 32):
+        emoji_set = DATASETS["emoji"](data_dir=str(tmp_path), size=size, vendors=("twitter",))
+        source = emoji_set.opened()
+        assert len(source) == len(whole["train"]) / 2 and all("google" not in one for one in source.captions())
+        batch = pipeline.make_dataset(
+            source, emoji_set, lambda read: {"caption": read["caption"]}, batch_size=10, seed=0
+        )[0]
+        assert batch.x.shape == (10, size, size, 3) and set(batch.condition["caption"]) <= set(source.captions())
+    assert emoji_set.holds_out and len(emoji_set.opened_held_out()) == len(whole["test"]) / 2
+
+
+def test_emoji_are_neither_prepared_nor_reachable(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_unreachable", lambda urls: ["registry.npmjs.org"])
+    with pytest.raises(UserError) as caught:
+        DATASETS["emoji"](data_dir=str(tmp_path)).open()
+    message = str(caught.value)
+    assert "emoji-datasource-google-16.0.0.tgz (from https://" in message and "emoji-datasource-twitter" in message
+    assert f"put it into {tmp_path}/downloads/manual" in message
+    assert f"or run python launch/emoji_from_npm.py {tmp_path} first" in message and "\n" not in message
 
 
 def test_digits_are_those_of_scikit_learn() -> None:
