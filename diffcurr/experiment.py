@@ -403,7 +403,7 @@ class Experiment:
 def _prompts(dataset: Dataset) -> Mapping[str, int]:
     """The captions of a data set, of what it holds out where it does, in an order that is always the same."""
     open_source = dataset.opened_held_out if dataset.holds_out else dataset.opened
-    label = distributed.primary_first(open_source).captions()
+    label = dict.fromkeys(distributed.primary_first(open_source).captions(), 0)
     captions = list(label)
     return {captions[index]: label[captions[index]] for index in np.random.default_rng(0).permutation(len(captions))}
 

