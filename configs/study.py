@@ -40,14 +40,15 @@ CONTROLS = {
     "easy": EASY,
     "hard_to_easy": {"curriculum": {"order": "hard_to_easy"}},
 }
+AIMS = {f"information_{aim}": {"curriculum": {"name": "information", "aim": aim / 100}} for aim in (25, 50, 75, 100)}
 RULES = {
     "information": {"curriculum": "information"},
+    "information_100": AIMS["information_100"],  # of five aims the best for samples of digits
     "progress": {"curriculum": "progress"},
 }
 CONTINUOUS = CONTROLS | {"random": {"curriculum": {"order": "random"}}} | RULES | {"easy_min_snr": EASY | MIN_SNR}
 EXPOSURES = pathlib.Path(__file__).with_name("study_exposures.json")  # study -> weight of each cluster
 PATIENCE = {"digits": 10, "fashion_mnist": 30}
-AIMS = {f"information_{aim}": {"curriculum": {"name": "information", "aim": aim / 100}} for aim in (25, 50, 75, 100)}
 PACING = {
     f"patience_{patience}_of_{clusters}": {"curriculum": {"patience": patience, "clusters": clusters}}
     for clusters, patiences in ((20, (3, 10, 30, 100)), (5, (30, 100)), (50, (3, 10)))

@@ -76,6 +76,7 @@ def batch(experiment: Experiment, step: int) -> Batch:
     size = experiment.config.batch_size
     x = rng.uniform(-1, 1, (size, 8, 8, 1)).astype(np.float32)
     examples = {"label": rng.integers(0, 10, size).astype(np.int32)}
+    examples["caption"] = np.array([f"the digit {label}" for label in examples["label"]])
     return jax.device_put(Batch(x, experiment.conditioning.of(examples)), experiment.compiled.batch_sharding)
 
 

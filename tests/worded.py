@@ -1,14 +1,15 @@
-"""A text encoder without weights, and a folder of captioned pictures: text for the tests of every room."""
+"""A text encoder without weights, digits with captions, a folder of pictures with some: text for every room's tests."""
 
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from diffcurr.data.datasets import DATASETS, Digits
 from diffcurr.pretrained.text_encoders import TEXT_ENCODERS
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (250, 250, 250)}
@@ -42,7 +43,42 @@ class Hashed:
         return {"name": "hashed", "length": self.length, "width": self.width, "salt": self.salt}
 
 
+class Captioned:
+    """Digits with two captions each."""
+
+    def __init__(self, source: Any):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self._source[index]
+        return example | {"captions": caption_of(example["label"])}
+
+    def captions(self, of: Iterable[int] | None = None) -> dict[str, int]:
+        return {text: label for label in range(10) for text in caption_of(label)}
+
+    def identity(self) -> dict[str, Any]:
+        return {"captions": "of classes"}
+
+
+def caption_of(label: int) -> tuple[str, str]:
+    word = "zero one two three four five six seven eight nine".split()[label]
+    return f"the digit {word}", word
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CaptionedDigits(Digits):
+    captioned = True
+
+    def open(self) -> Any:
+        return Captioned(super().open())
+
+
 TEXT_ENCODERS["hashed"] = Hashed  # type: ignore[assignment]  # a guest's need not be one of ours
+DATASETS["captioned_digits"] = CaptionedDigits
+TEXT = {"dataset": "captioned_digits", "conditioning": {"name": "text", "encoder": {"name": "hashed"}}}
 
 
 def pictures(folder: pathlib.Path, number: int = 32) -> pathlib.Path:

@@ -81,7 +81,9 @@ def _known(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     for key, default in known.items():
         inner = f"{section}.{key}"
         if key in kept and inner in parts.TABLES:
-            kept[key] = _known(inner, {"name": parts.section_of(inner, default)["name"]} | dict(kept[key]))
+            given = dict(kept[key])
+            named = {} if "name" in given else {"name": parts.section_of(inner, default)["name"]}
+            kept[key] = _known(inner, named | given)
     return kept
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+import worded
 
 from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
@@ -35,6 +36,8 @@ SETTINGS = {  # plain DDPM: tests/training/test_step.py, tests/jobs/test_resume.
     },
     "rule uncertainty": {"curriculum": {"name": "uncertainty", "features": 4}},
     "rule progress": {"curriculum": {"name": "progress", "memory": 10.0}, "process": "flow"},
+    "text": worded.TEXT,
+    "text, one modulation": worded.TEXT | {"network__shared_modulation": True, "microbatches": 2},
     "autoencoder": {"task": "autoencoder", "codec": tiny.AUTOENCODER, "conditioning": "none"},
 }
 
