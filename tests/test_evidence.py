@@ -6,15 +6,17 @@ import shutil
 import pytest
 from ml_collections import ConfigDict
 
-from configs import digits_compare, fashion_mnist_compare
+from configs import digits_compare, fashion_mnist_compare, study
 from diffcurr.jobs import compare
 
 EVIDENCE = pathlib.Path(__file__).parents[1] / "docs" / "evidence"
 
 
 def config_of(name: str) -> ConfigDict:
-    data, _, study = name.partition("_")
-    return digits_compare.get_config(study or "ddpm") if data == "digits" else fashion_mnist_compare.get_config()
+    if name.startswith("study_"):
+        return study.get_config(name.removeprefix("study_"))
+    data, _, variant = name.partition("_")
+    return digits_compare.get_config(variant or "ddpm") if data == "digits" else fashion_mnist_compare.get_config()
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in EVIDENCE.glob("*/report.md")))
