@@ -76,9 +76,7 @@ class Folder:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise UserError("the package tokenizers is missing: pip install 'diffcurr[text]'") from error
-        remedy = (
-            "where transformers is installed, AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it"
-        )
+        remedy = "transformers writes it by AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         path = self._file(TOKENIZER, remedy)
         try:
             tokenizer = Tokenizer.from_file(str(path))
@@ -289,7 +287,7 @@ class Encoder:
             found = self._apply(self._params, *filled)
             yield rows, jax.tree.map(lambda x, number=rows.stop - start: np.asarray(x)[:number], found)
 
-    def _check(self, texts: Sequence[str], length: int) -> None:
+    def _check(self, texts: Any, length: int) -> None:
         ranges.check({"length": Annotated[int, at.Interval(ge=2, le=self.most or 2**16)]}, {"length": length})
         if isinstance(texts, str | bytes):
             raise ValueError(f"texts = {ranges.shown(texts)}: give a list of texts")
@@ -303,13 +301,14 @@ class Encoder:
         return np.concatenate(found) if found else np.zeros((0, self.width), np.float32)
 
 
+INNER = (__name__.rpartition(".")[0], "jaxtyping", "beartype")  # the latter where annotations are checked at run time
 _NOTICED: set[tuple[str, int]] = set()
 
 
 def _notice(text: str) -> None:
     """Says it on stderr, unless the line of the program that called this folder's code has been told already."""
     frame: FrameType | None = sys._getframe()
-    while frame and frame.f_back and str(frame.f_globals.get("__name__")).startswith(__package__ or __name__):
+    while frame and frame.f_back and str(frame.f_globals.get("__name__")).startswith(INNER):
         frame = frame.f_back
     place = (frame.f_code.co_filename, frame.f_lineno) if frame else ("", 0)
     if place not in _NOTICED:
