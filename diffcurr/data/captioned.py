@@ -1,4 +1,4 @@
-"""The data sets of TFDS whose pictures have captions."""
+"""Known data sets whose pictures have captions."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -11,9 +11,13 @@ from PIL import Image
 from diffcurr import ranges
 from diffcurr.data import captions
 from diffcurr.data.base import Pictures
+from diffcurr.data.caption_files import annotated
 from diffcurr.data.emoji_names import CATEGORIES, VENDORS
+from diffcurr.data.files import IMAGE_SUFFIXES, ImageFiles
+from diffcurr.data.listing import Listing
 from diffcurr.data.pictures import centre_square
 from diffcurr.data.sources import Part, Prepared, Source, identity, open_tfds
+from diffcurr.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,45 @@ class Emoji(Pictures):
         return source if len(wanted) == len(source) else Part(source, np.array(wanted))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CocoCaptions(Pictures):
+    """COCO 2014 in the splits of Karpathy and Li 2015 through TFDS, or your folder of COCO; five captions a picture.
+
+    Attributes:
+      size: height and width, in pixels, of the largest centred square.
+      annotations: COCO's file of captions, such as `captions_train2017.json`; then `data_dir` is the folder or zip of
+        its pictures. Empty for TFDS.
+    """
+
+    captioned = True
+    splits = ("train", "val", "test", "restval")
+
+    size: Annotated[int, at.Interval(ge=1, le=2048)] = 256
+    annotations: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.annotations and self.split != "train":
+            raise ValueError(f"split = {self.split!r}: your folder is the split train; give another by data_dir")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]  # a class attribute of Dataset
+        return self.size, self.size, 3
+
+    def has_split(self, name: str) -> bool:
+        return name == "train" if self.annotations else name in self.splits
+
+    def open(self) -> Source:
+        if self.annotations:
+            if not self.data_dir:
+                raise UserError("dataset.data_dir is missing: give the folder or zip of the annotated pictures")
+            listing = Listing(self.data_dir, IMAGE_SUFFIXES, self.split, num_classes=0)
+            return ImageFiles(listing, self.size, texts=annotated(listing, self.annotations))
+        prepared = open_tfds("coco_captions", self.split, self.data_dir)
+        texts = [one["captions"]["text"] for one in prepared.fields("captions")]
+        return TfdsPictures(prepared, [[text for text in some if text.strip()] for some in texts], self.size)
+
+
 class TfdsPictures:
     """{"image": uint8 [size, size, 3], "label": int, "captions"} of a prepared split.
 
@@ -70,7 +113,7 @@ class TfdsPictures:
         stored = self._prepared[index]
         return {
             "image": centre_square(Image.fromarray(stored["image"]), self._size),
-            "label": np.int32(stored.get("label", 0)),
+            "label": np.int32(stored.get("label", 0)),  # COCO's have none
             captions.ALL: self._captions[index],
         }
 

@@ -96,7 +96,7 @@ class Part:
 
     def captions(self, of: Iterable[int] | None = None) -> list[str]:
         """See `captions.Captioned`; only if the source is one."""
-        indices = self._indices if of is None else self._indices[list(of)]
+        indices = self._indices if of is None else self._indices[np.array([*of], int)]
         return self._source.captions(indices.tolist())
 
     def identity(self) -> dict[str, Any]:
@@ -127,16 +127,23 @@ class Prepared:
 
         They are read once, and kept in a file beside the shards, since reading them is reading everything.
         """
-        from tensorflow_datasets import decode
+        import tensorflow_datasets as tfds
 
         kept = self._builder.data_path / f"fields-{fingerprint(repr((self._identity, names)).encode())}.json"
-        if kept.exists():
+        with contextlib.suppress(OSError, ValueError):
             found: list[dict[str, Any]] = json.loads(kept.read_text())
             return found
-        whole = self._builder.info.features
-        undecoded = {name: decode.SkipDecoding() for name in whole if hasattr(whole[name], "encoding_format")}
+        images = [
+            name for name, feature in self._builder.info.features.items() if isinstance(feature, tfds.features.Image)
+        ]
+        undecoded = {name: tfds.decode.SkipDecoding() for name in images}
         raw = self._builder.as_data_source(split=self._identity["split"], decoders=undecoded)
-        found = list(each(lambda index: {name: _plain(raw[index][name]) for name in names}, range(len(raw)), "reading"))
+
+        def read(index: int) -> dict[str, Any]:
+            example = raw[index]
+            return {name: _plain(example[name]) for name in names}
+
+        found = list(each(read, range(len(raw)), f"reading {', '.join(names)} of {self._identity['name']}"))
         with contextlib.suppress(OSError), atomic_file.replacing(kept) as temporary:  # a folder may be read-only
             temporary.write_text(json.dumps(found))
         return found
