@@ -85,7 +85,7 @@ def test_tampered_archive_is_refused(debian: types.ModuleType, tmp_path: pathlib
     assert not (tmp_path / "fashion_mnist").exists() or not list((tmp_path / "fashion_mnist").glob("*/*.array_record*"))
 
 
-@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10", "coco_captions"])
 def test_neither_prepared_nor_reachable(name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise ConnectionRefusedError
@@ -98,8 +98,13 @@ def test_neither_prepared_nor_reachable(name: str, tmp_path: pathlib.Path, monke
         DATASETS[name](data_dir=str(tmp_path)).open()
     assert time.monotonic() - began < 15
     message = str(caught.value)
-    file = {"fashion_mnist": "train-images-idx3-ubyte.gz", "cifar10": "cifar-10-binary.tar.gz"}[name]
-    assert file in message and "from http" in message and f"put it into {tmp_path}/downloads/manual" in message
+    file = {"fashion_mnist": "train-images-idx3-ubyte.gz", "cifar10": "cifar-10-binary.tar.gz"}.get(name, "val2014.zip")
+    assert (
+        file in message
+        and "2017" not in message
+        and "from http" in message
+        and f"put it into {tmp_path}/downloads/manual" in message
+    )
     assert "\n" not in message and not list(tmp_path.iterdir())
 
 
