@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 
 from diffcurr.data.base import Dataset, Mirrored, Pictures
-from diffcurr.data.captioned import Emoji
+from diffcurr.data.captioned import CocoCaptions, Emoji
 from diffcurr.data.encoded import Encoded
 from diffcurr.data.sources import ArraySource, Source, open_tfds
 from diffcurr.data.user_files import (
@@ -26,6 +26,7 @@ __all__ = [
     "CIFAR10",
     "DATASETS",
     "FFHQ64",
+    "CocoCaptions",
     "Dataset",
     "Digits",
     "Emoji",
@@ -96,6 +97,7 @@ DATASETS: dict[str, type[Dataset]] = {
     "fashion_mnist": FashionMNIST,
     "cifar10": CIFAR10,
     "emoji": Emoji,
+    "coco_captions": CocoCaptions,
     "folder": PictureFolder,
     "latents": LatentFolder,
     "encoded": Encoded,

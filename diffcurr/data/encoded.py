@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import annotated_types as at
@@ -10,8 +11,9 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
+from diffcurr import ranges
 from diffcurr.codecs import Codec, Identity
-from diffcurr.data import shards
+from diffcurr.data import captions, shards
 from diffcurr.data.base import Dataset
 from diffcurr.data.listing import FOUND, MOST_CLASSES
 from diffcurr.data.shards import Contents
@@ -33,6 +35,7 @@ class Encoded(Dataset):
       size: height and width of a latent; 0 for those that are stored.
       channels: channels of a latent; 0 for those that are stored.
       classes: number of classes; 0 for none, -1 for as many as are stored.
+      captions: "found" for those that are stored, if there are any; "stored" where there must be some.
       flip: take the latent of an image or of its mirror image at random; both were stored if the images were mirrored.
     """
 
@@ -41,6 +44,7 @@ class Encoded(Dataset):
     size: Annotated[int, at.Interval(ge=0, le=2048)] = 0
     channels: Annotated[int, at.Interval(ge=0, le=1024)] = 0
     classes: Annotated[int, at.Interval(ge=FOUND, le=MOST_CLASSES)] = FOUND
+    captions: Annotated[str, ranges.OneOf(("found", "stored"))] = "found"
     flip: bool = False  # type: ignore[misc]
 
     @functools.cached_property
@@ -66,6 +70,11 @@ class Encoded(Dataset):
                 f"dataset.classes = {self.classes}: latents in {self.data_dir} have {contents.num_classes} classes; "
                 f"give {FOUND} for those"
             )
+        if self.captions == "stored" and not contents.captioned:
+            raise UserError(
+                f"dataset.captions = {self.captions!r}: {self.data_dir} has none: encode images that have captions, or "
+                f"set dataset.captions = 'found'"
+            )
         if self.flip and not contents.mirrored:
             raise UserError(
                 f"dataset.flip = {self.flip}: {self.data_dir} has no latents of mirrored images: set dataset.flip = "
@@ -88,6 +97,15 @@ class Encoded(Dataset):
     def num_classes(self) -> int:  # type: ignore[override]
         return self.contents.num_classes if self.classes == FOUND else self.classes
 
+    @functools.cached_property
+    def captioned(self) -> bool:  # type: ignore[override]
+        """Whether examples have captions; where the folder is not there or not whole, as the settings say."""
+        return self.captions == "stored" or (self._is_there and self.contents.captioned)
+
+    @property
+    def _is_there(self) -> bool:
+        return bool(self.data_dir) and (self._folder / shards.MANIFEST).exists()
+
     @property
     def found(self) -> dict[str, Any]:
         height, width, channels = self.shape
@@ -104,9 +122,7 @@ class Encoded(Dataset):
     @property
     def codec_identity(self) -> dict[str, Any] | None:
         """Identity of the codec whose latents they are; None where the folder is not there or not whole."""
-        if not self.data_dir or not (self._folder / shards.MANIFEST).exists():
-            return None
-        return dict(self.contents.codec)
+        return dict(self.contents.codec) if self._is_there else None
 
     def open(self) -> Source:
         return EncodedLatents(self._folder, self.contents, mirrored=self.flip)
@@ -115,14 +131,19 @@ class Encoded(Dataset):
         return np.asarray(stored, np.float32)
 
     def drawn(self, examples: grain.MapDataset) -> grain.MapDataset:
-        return examples.random_map(functools.partial(_draw, channels=self.shape[-1], flip=False))
+        return self._drawn(examples, flip=False)
 
     def trained(self, examples: grain.MapDataset) -> grain.MapDataset:
-        return examples.random_map(functools.partial(_draw, channels=self.shape[-1], flip=self.flip))
+        return self._drawn(examples, flip=self.flip)
+
+    def _drawn(self, examples: grain.MapDataset, *, flip: bool) -> grain.MapDataset:
+        return super().drawn(examples).random_map(functools.partial(_draw, channels=self.shape[-1], flip=flip))
 
 
 class EncodedLatents:
     """{"image": float32 [height, width, channels or 2 channels], "label": int}, read from shards when asked for.
+
+    Examples that were captioned have "captions" too.
 
     Attributes:
       classes: the names of the classes, or None.
@@ -166,11 +187,25 @@ class EncodedLatents:
             ) from error
         label = {"label": np.int32(fields["label"])} if "label" in fields else {}
         mirror = {MIRROR: stored[1].astype(np.float32)} if self._mirrored else {}
-        return {"image": stored[0].astype(np.float32)} | label | mirror
+        told = {captions.ALL: tuple(fields[captions.ALL])} if self._contents.captioned else {}
+        return {"image": stored[0].astype(np.float32)} | label | mirror | told
+
+    @functools.cached_property
+    def _texts(self) -> list[tuple[str, ...]]:
+        return shards.read_captions(self._folder, self._contents) if self._contents.captioned else []
+
+    def captions(self, of: Iterable[int] | None = None) -> list[str]:
+        """See `captions.Captioned`; none where the examples have none.
+
+        Raises:
+          UserError: if their file is missing or damaged.
+        """
+        return captions.listed(self._texts, of)
 
     def identity(self) -> dict[str, Any]:
         """See `sources.identity`."""
-        return {
+        told = captions.identity(self._texts) if self._contents.captioned else {}
+        return told | {
             "latents": fingerprint(*(one["sha256"].encode() for one in self._manifest)),
             "codec": fingerprint(repr(sorted(self._contents.codec.items())).encode()),
         }

@@ -3,11 +3,12 @@
 import abc
 import functools
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from diffcurr.data import latents, pictures
+from diffcurr.data import captions, latents, pictures
 from diffcurr.data.listing import Listing
 from diffcurr.data.on_threads import each
 from diffcurr.data.sources import BadExample
@@ -27,16 +28,17 @@ class _Files(abc.ABC):
 
     skipped: int = 0
 
-    def __init__(self, listing: Listing, on_bad_file: str = "stop"):
+    def __init__(self, listing: Listing, on_bad_file: str = "stop", texts: Sequence[tuple[str, ...]] | None = None):
         """
         Args:
+          texts: the captions of each example, where they have some.
           on_bad_file: "stop" at the first file that cannot be read, when it is met; or "skip" all such files, which are
             looked for now, by decoding every file.
 
         Raises:
           UserError: if the first file cannot be read, or, of those to be skipped, there are more than half.
         """
-        self._listing = listing
+        self._listing, self._texts = listing, texts
         self.classes = listing.classes
         if on_bad_file == "skip":
             self._skip_bad_files()
@@ -54,7 +56,12 @@ class _Files(abc.ABC):
             image = self._decode(self._listing.read(name))
         except BadExample as error:
             raise self._listing.refuse(name, error) from error
-        return {"image": image, "label": self._listing.labels[index]}
+        told = {} if self._texts is None else {captions.ALL: self._texts[index]}
+        return {"image": image, "label": self._listing.labels[index]} | told
+
+    def captions(self, of: Iterable[int] | None = None) -> list[str]:
+        """See `captions.Captioned`; none where the examples have none."""
+        return captions.listed(self._texts or [], of)
 
     def name_of(self, index: int) -> str:
         """Where the file of an example lies, for a message."""
@@ -62,7 +69,7 @@ class _Files(abc.ABC):
 
     def identity(self) -> dict[str, Any]:
         """See `sources.identity`."""
-        return self._listing.identity()
+        return self._listing.identity() | ({} if self._texts is None else captions.identity(self._texts))
 
     @abc.abstractmethod
     def _decode(self, content: bytes) -> np.ndarray:
@@ -85,11 +92,14 @@ class _Files(abc.ABC):
             raise UserError(f"dataset.on_bad_file = 'skip': {text}; with more than half bad, something else is wrong")
         print(f"skipped: {text}", file=sys.stderr, flush=True)
         self.skipped = len(bad)
-        self._listing.keep([index for index, text in enumerate(problems) if not text])
+        kept = [index for index, text in enumerate(problems) if not text]
+        self._listing.keep(kept)
+        if self._texts is not None:
+            self._texts = [self._texts[index] for index in kept]
 
 
 class ImageFiles(_Files):
-    """{"image": uint8 [size, size, channels], "label": int}; see `pictures.decode`."""
+    """{"image": uint8 [size, size, channels], "label": int, and "captions" if told}; see `pictures.decode`."""
 
     def __init__(
         self,
@@ -99,11 +109,12 @@ class ImageFiles(_Files):
         resize: str = "centre",
         background: pictures.Colour = (255, 255, 255),
         on_bad_file: str = "stop",
+        texts: Sequence[tuple[str, ...]] | None = None,
     ):
         self._decode_picture = functools.partial(
             pictures.decode, size=size, channels=channels, resize=resize, background=background
         )
-        super().__init__(listing, on_bad_file)
+        super().__init__(listing, on_bad_file, texts)
 
     def _decode(self, content: bytes) -> np.ndarray:
         return self._decode_picture(content)

@@ -30,6 +30,8 @@ class Listing:
     latents, each file of the folder NAME_features has its class in the file of the same name in NAME_labels.
 
     Attributes:
+      storage: the folder or zip.
+      prefix: what the names of all files of the split begin with in there.
       names: from the folder on that holds the split.
       labels: int32 [example], zeros without classes.
       num_classes: how many classes there are; 0 for none.
@@ -50,15 +52,15 @@ class Listing:
         examples = [name for name in self.storage.names if name.lower().endswith(suffixes)]
         if not examples:
             raise self.storage.refuse(f"holds no {', '.join(suffixes)} file")
-        self._prefix, self.splits = self._folder_of(split, examples)
-        self.names = [name.removeprefix(self._prefix) for name in examples if name.startswith(self._prefix)]
+        self.prefix, self.splits = self._folder_of(split, examples)
+        self.names = [name.removeprefix(self.prefix) for name in examples if name.startswith(self.prefix)]
         paired = self._take_pair() if suffixes == (".npy",) else []
         self.classes: list[str] | None = None
         labels: Sequence[int] | None = None
         said = ""
         if num_classes and paired:
             labels = list(each(self._read_label, paired, "reading labels"))
-        elif num_classes and self._prefix + LABELS in self.storage.names:
+        elif num_classes and self.prefix + LABELS in self.storage.names:
             labels, said = self._listed_labels(), f" in {LABELS}"
         elif num_classes:
             labels = self._labels_of_folders(num_classes)
@@ -81,15 +83,20 @@ class Listing:
         Raises:
           BadExample: if it cannot be read.
         """
-        return self.storage.read(self._prefix + name)
+        return self.storage.read(self.prefix + name)
+
+    @property
+    def files(self) -> list[str]:
+        """The names of all files of the split, examples or not."""
+        return [name.removeprefix(self.prefix) for name in self.storage.names if name.startswith(self.prefix)]
 
     def refuse(self, name: str, problem: object) -> BadExample:
         """An error about one file."""
-        return BadExample(f"{self.place_of(name)} {problem}")
+        return self.storage.refuse_file(self.prefix + name, problem)
 
     def place_of(self, name: str) -> str:
         """Where a file lies, for a message."""
-        return f"{shown(str(self.storage.path))}: {shown(self._prefix + name)}"
+        return self.storage.place_of(self.prefix + name)
 
     def keep(self, kept: Sequence[int]) -> None:
         """Leaves out all examples but those of these numbers."""
@@ -107,7 +114,7 @@ class Listing:
 
     def _size(self, name: str) -> int:
         try:
-            return self.storage.size(self._prefix + name)
+            return self.storage.size(self.prefix + name)
         except BadExample as error:
             raise self.refuse(name, error) from error
 

@@ -1,6 +1,7 @@
 """Latents on disk: array_record shards, a record beside each, and the manifest of the whole.
 
-A stored example is the bytes of an array [mirror, height, width, channel], then its other fields (the label) as JSON.
+A stored example is the bytes of an array [mirror, height, width, channel], then its other fields (label, captions) as
+JSON. The captions are in a file of their own too, so that all can be had without reading latents.
 Mirror 1, where there is one, is the latent of the mirrored image. The channels are the means and, behind them, the
 standard deviations where the codec has them. Values are little-endian.
 """
@@ -20,10 +21,12 @@ from jaxtyping import Float
 
 from diffcurr import atomic_file, ranges
 from diffcurr.config import flatten
+from diffcurr.data import captions
 from diffcurr.data.sources import BadExample
 from diffcurr.errors import UserError, first_line
 
 MANIFEST = "manifest.json"
+CAPTIONS = "captions.json"
 VERSION = 1
 DTYPES = {"float32": "<f4", "float16": "<f2"}
 FINISH = "run --job=encode again to finish it"
@@ -52,6 +55,7 @@ class Contents(ranges.Checked):
       codec: identity of the codec.
       source: identity of the examples, and the settings of their data set.
       skipped: number of examples that could not be read and were left out.
+      captioned: whether examples have captions.
     """
 
     examples: Natural
@@ -67,6 +71,11 @@ class Contents(ranges.Checked):
     source: Mapping[str, Any]
     skipped: Annotated[int, at.Ge(0)]
     version: Annotated[int, ranges.OneOf((VERSION,))] = VERSION
+    captioned: bool = False
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values; without captions they are what they were before there were any."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key != "captioned" or value}
 
     @property
     def number(self) -> int:
@@ -171,7 +180,7 @@ def write(
     from array_record.python.array_record_module import ArrayRecordWriter  # only here: there is none for Windows
 
     path, numbers = shard_file(folder, index), contents.numbers(index)
-    moments = None
+    moments, told = None, []
     try:
         with atomic_file.replacing(path) as temporary:
             writer = ArrayRecordWriter(str(temporary), _OPTIONS)
@@ -180,6 +189,7 @@ def write(
                     writer.write(contents.pack(array, fields))
                 except BadExample as error:
                     raise BadExample(f"{name_of(number)} {error}") from error
+                told += [list(fields[captions.ALL])] if contents.captioned else []
                 seen = Moments.of(array.astype(DTYPES[contents.dtype]), contents.latent_shape[2])
                 moments = seen if moments is None else moments + seen
             writer.close()
@@ -188,7 +198,8 @@ def write(
         raise UserError(f"{path} cannot be written: {first_line(error)}") from error
     assert moments is not None
     record = {"examples": len(numbers), "bytes": size, "sha256": sha256, "moments": moments.plain()}
-    _write_json(path.with_suffix(".json"), record | {"contents": dataclasses.asdict(contents)})
+    record |= {captions.ALL: told} if contents.captioned else {}
+    _write_json(path.with_suffix(".json"), record | {"contents": contents.plain()})
 
 
 def check_contents(folder: epath.Path, contents: Contents) -> None:
@@ -197,7 +208,7 @@ def check_contents(folder: epath.Path, contents: Contents) -> None:
     Raises:
       UserError: if the folder holds shards of other contents: with what differs.
     """
-    now = flatten(_plain(dataclasses.asdict(contents)))
+    now = flatten(_plain(contents.plain()))
     for path in sorted(folder.glob("shard-*.json")):
         there = flatten(_record(path).get("contents", {}))
         if words := differences(there, now, "now"):
@@ -242,7 +253,7 @@ def is_written(folder: epath.Path, index: int) -> bool:
 
 
 def finish(folder: epath.Path, contents: Contents) -> dict[str, Any]:
-    """Writes the manifest, once all shards are there, and returns it.
+    """Writes the captions and, last, the manifest, once all shards are there, and returns it.
 
     Raises:
       UserError: if one is not there.
@@ -254,7 +265,9 @@ def finish(folder: epath.Path, contents: Contents) -> dict[str, Any]:
     whole = functools.reduce(operator.add, (Moments.from_plain(one["moments"]) for one in records))
     statistics = {"mean": whole.mean.tolist(), "std": np.sqrt(whole.squares / whole.count).tolist()}
     shards = [{key: one[key] for key in ("examples", "bytes", "sha256")} for one in records]
-    manifest = dataclasses.asdict(contents) | {"statistics": statistics, "shards": shards}
+    manifest = contents.plain() | {"statistics": statistics, "shards": shards}
+    if contents.captioned:
+        _write_json(folder / CAPTIONS, [texts for one in records for texts in one[captions.ALL]])
     _write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -284,6 +297,24 @@ def read_manifest(folder: epath.Path) -> tuple[Contents, list[dict[str, Any]]]:
         what = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
         raise UserError(f"{path} is damaged ({what}): remove it and {FINISH}") from error
     return contents, shards
+
+
+def read_captions(folder: epath.Path, contents: Contents) -> list[tuple[str, ...]]:
+    """The captions of each example of a folder. Reads no latents.
+
+    Raises:
+      UserError: if they are missing or damaged.
+    """
+    path = folder / CAPTIONS
+    try:
+        found = [tuple(texts) for texts in json.loads(path.read_text())]
+        if len(found) != contents.examples:
+            raise ValueError(f"it has captions of {len(found):,} examples instead of {contents.examples:,}")
+        for texts in found:
+            captions.check(texts)
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(f"{path} is missing or damaged ({first_line(error)}): {FINISH}") from error
+    return found
 
 
 def _fingerprint(path: epath.Path) -> tuple[int, str]:

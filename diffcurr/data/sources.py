@@ -96,7 +96,7 @@ class Part:
 
     def captions(self, of: Iterable[int] | None = None) -> list[str]:
         """See `captions.Captioned`; only if the source is one."""
-        indices = self._indices if of is None else self._indices[list(of)]
+        indices = self._indices if of is None else self._indices[np.array([*of], int)]
         return self._source.captions(indices.tolist())
 
     def identity(self) -> dict[str, Any]:
@@ -127,16 +127,23 @@ class Prepared:
 
         They are read once, and kept in a file beside the shards, since reading them is reading everything.
         """
-        from tensorflow_datasets import decode
+        import tensorflow_datasets as tfds
 
         kept = self._builder.data_path / f"fields-{fingerprint(repr((self._identity, names)).encode())}.json"
-        if kept.exists():
+        with contextlib.suppress(OSError, ValueError):
             found: list[dict[str, Any]] = json.loads(kept.read_text())
             return found
-        whole = self._builder.info.features
-        undecoded = {name: decode.SkipDecoding() for name in whole if hasattr(whole[name], "encoding_format")}
+        images = [
+            name for name, feature in self._builder.info.features.items() if isinstance(feature, tfds.features.Image)
+        ]
+        undecoded = {name: tfds.decode.SkipDecoding() for name in images}
         raw = self._builder.as_data_source(split=self._identity["split"], decoders=undecoded)
-        found = list(each(lambda index: {name: _plain(raw[index][name]) for name in names}, range(len(raw)), "reading"))
+
+        def read(index: int) -> dict[str, Any]:
+            example = raw[index]
+            return {name: _plain(example[name]) for name in names}
+
+        found = list(each(read, range(len(raw)), f"reading {', '.join(names)} of {self._identity['name']}"))
         with contextlib.suppress(OSError), atomic_file.replacing(kept) as temporary:  # a folder may be read-only
             temporary.write_text(json.dumps(found))
         return found
@@ -153,11 +160,12 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def open_tfds(name: str, split: str, data_dir: str, *, module: str = "") -> Prepared:
+def open_tfds(name: str, split: str, data_dir: str, *, module: str = "", unused: str = "") -> Prepared:
     """A split of a TFDS builder, which is prepared as array_record files first if it is not there.
 
     Args:
       module: defines the builder, if TFDS does not.
+      unused: what is in the URLs of files that the builder knows of and does not fetch.
 
     Raises:
       UserError: if TFDS is not installed, the data set is neither prepared nor can its files be had, or there is no
@@ -173,7 +181,7 @@ def open_tfds(name: str, split: str, data_dir: str, *, module: str = "") -> Prep
     folder = epath.Path(data_dir).expanduser() if data_dir else None
     builder = tfds.builder(name, data_dir=folder, file_format="array_record")
     if not builder.data_path.exists():
-        prepare(builder)
+        prepare(builder, unused)
     if split.split("[")[0] not in builder.info.splits:
         raise UserError(f"dataset.split = {split!r}: {name} has {', '.join(sorted(builder.info.splits))}")
     stored = builder.info.splits[split.split("[")[0]]
@@ -182,16 +190,20 @@ def open_tfds(name: str, split: str, data_dir: str, *, module: str = "") -> Prep
     return Prepared(builder.as_data_source(split=split), known, builder)
 
 
-def prepare(builder: Any) -> None:
+def prepare(builder: Any, unused: str = "") -> None:
     """Downloads (or takes from the manual folder) and prepares a TFDS data set, once. Imports TensorFlow.
+
+    Args:
+      unused: see `open_tfds`.
 
     Raises:
       UserError: within about ten seconds, if a file is neither in the manual folder nor its host reachable: which
         file, where from, where to put it.
     """
     manual_dir = epath.Path(builder.data_path).parents[1] / "downloads" / "manual"
-    missing = [(url, file) for url, file in builder.url_infos.items() if not (manual_dir / str(file.filename)).exists()]
-    files = "; ".join(f"{file.filename} (from {url})" for url, file in missing or builder.url_infos.items())
+    wanted = [(url, file) for url, file in builder.url_infos.items() if not unused or unused not in url]
+    missing = [(url, file) for url, file in wanted if not (manual_dir / str(file.filename)).exists()]
+    files = "; ".join(f"{file.filename} (from {url})" for url, file in missing or wanted)
     remedy = f"Fetch {files} elsewhere, put it into {manual_dir}, and run again."
     if command := getattr(builder, "FETCHED_BY", ""):
         remedy = f"{remedy[:-1]}; or run {command.format(manual_dir.parents[1])} first."

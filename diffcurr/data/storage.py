@@ -85,6 +85,14 @@ class Storage(abc.ABC):
         """An error about the whole of it."""
         return UserError(f"dataset.data_dir = {shown(os.fspath(self.path))}: {message}")
 
+    def place_of(self, name: str) -> str:
+        """Where a file lies, for a message."""
+        return f"{shown(str(self.path))}: {shown(name)}"
+
+    def refuse_file(self, name: str, problem: object) -> BadExample:
+        """An error about one file."""
+        return BadExample(f"{self.place_of(name)} {problem}")
+
     def _check(self, name: str, size: int) -> None:
         if name in self.unreadable:
             raise BadExample(self.unreadable[name])

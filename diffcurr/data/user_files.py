@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from diffcurr import ranges
 from diffcurr.data.base import Dataset, Mirrored
+from diffcurr.data.caption_files import FORMATS, Texts
 from diffcurr.data.files import IMAGE_SUFFIXES, LATENT_SUFFIXES, ImageFiles, LatentFiles
 from diffcurr.data.listing import FOUND, MOST_CLASSES, Listing
 from diffcurr.data.pictures import RULES
@@ -116,7 +117,13 @@ class PictureFiles(Mirrored, UserFiles):
     def _source(self) -> ImageFiles:
         size, _, channels = self.shape
         red, green, blue = self.background
-        return ImageFiles(self.listing, size, channels, self.resize, (red, green, blue), self.on_bad_file)
+        told = (self.resize, (red, green, blue), self.on_bad_file, self._texts)
+        return ImageFiles(self.listing, size, channels, *told)
+
+    @property
+    def _texts(self) -> Texts | None:
+        """The captions of each example of the listing, where they have some."""
+        return None
 
     def check_example(self, example: dict[str, Any]) -> None:
         super().check_example(
@@ -124,6 +131,7 @@ class PictureFiles(Mirrored, UserFiles):
         )
 
     def drawn(self, examples: grain.MapDataset) -> grain.MapDataset:
+        examples = super().drawn(examples)
         return examples.random_map(self._crop) if self.resize == "random_crop" else examples
 
     def _crop(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -138,13 +146,24 @@ class PictureFolder(AnySize, PictureFiles):  # type: ignore[override]  # class a
       size: height and width, in pixels.
       channels: 1 for grey, 3 for colour, 4 for colour with alpha.
       classes: number of classes; 0 for none, -1 for as many as folders or `dataset.json` give.
+      captions: where each picture's captions are: "none"; "txt", the lines of a text file of the same name; "jsonl",
+        the line of it in `metadata.jsonl`.
       flip: mirror images at random; only where a mirrored one could be one of them too.
     """
 
     size: Side = 64
     channels: Annotated[int, ranges.OneOf((1, 3, 4))] = 3
     classes: Classes = FOUND
+    captions: Annotated[str, ranges.OneOf(("none", *FORMATS))] = "none"
     flip: bool = False  # type: ignore[misc]
+
+    @property
+    def captioned(self) -> bool:  # type: ignore[override]
+        return self.captions != "none"
+
+    @property
+    def _texts(self) -> Texts | None:
+        return FORMATS[self.captions](self.listing) if self.captioned else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,7 +207,7 @@ class Latents(UserFiles):
         return np.asarray(stored, np.float32)
 
     def drawn(self, examples: grain.MapDataset) -> grain.MapDataset:
-        return examples.random_map(functools.partial(sample_latent, channels=self.shape[-1]))
+        return super().drawn(examples).random_map(functools.partial(sample_latent, channels=self.shape[-1]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

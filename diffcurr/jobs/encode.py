@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from diffcurr import experiment as experiment_lib
 from diffcurr.codecs import Identity
 from diffcurr.codecs.on_host import OnHost
-from diffcurr.data import shards
+from diffcurr.data import captions, shards
 from diffcurr.data.datasets import Dataset
 from diffcurr.data.encoded import identity_of
 from diffcurr.data.on_threads import each
@@ -73,7 +73,9 @@ def run(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike | None 
     ####################################################################### the shards
     examples = _read(source, contents, missing, dataset.threads, ahead=2 * encoder.batch)
     whose = "" if jax.process_count() == 1 else f" (process 0 of {jax.process_count()})"
-    stored = _counted(encoder(examples, dataset.scaled), number, Countdown(line, f"encoded{whose}", "images"))
+    examples, again = itertools.tee(examples)
+    told = _told(encoder(examples, dataset.scaled), again)
+    stored = _counted(told, number, Countdown(line, f"encoded{whose}", "images"))
     problem = None
     try:
         for index in missing:
@@ -123,8 +125,9 @@ def _refuse_what_cannot_be_stored(experiment: Experiment, folder: epath.Path) ->
 def _contents(experiment: Experiment, source: Source) -> Contents:
     """What the shards will hold; nothing is encoded."""
     config, dataset, codec = experiment.config, experiment.dataset, experiment.codec
-    place = ("data_dir", "threads", "on_bad_file", "flip")  # do not decide what an image looks like
-    settings = {key: value for key, value in config.dataset.to_dict().items() if key not in place}
+    # These do not decide what an image looks like; the captions are known by their hash.
+    other = ("data_dir", "threads", "on_bad_file", "flip", "captions", "annotations")
+    settings = {key: value for key, value in config.dataset.to_dict().items() if key not in other}
     one = jax.ShapeDtypeStruct((1, *dataset.shape), jnp.float32)
     _, std = jax.eval_shape(codec.encode_with, codec.abstract_params(), one)
     return Contents(
@@ -140,6 +143,7 @@ def _contents(experiment: Experiment, source: Source) -> Contents:
         codec=identity_of(codec),
         source={"settings": settings} | identity(source),
         skipped=getattr(source, "skipped", 0),
+        captioned=dataset.captioned,
     )
 
 
@@ -152,6 +156,12 @@ def _read(
     return (
         iter(grain.MapDataset.source(part).to_iter_dataset(grain.ReadOptions(threads, ahead))) if numbers else iter(())
     )
+
+
+def _told(stored: Iterator[Stored], examples: Iterator[dict[str, Any]]) -> Iterator[Stored]:
+    """What is stored of each example, with its captions where it has some."""
+    for (array, fields), example in zip(stored, examples, strict=True):
+        yield array, {**fields, captions.ALL: example[captions.ALL]} if captions.ALL in example else fields
 
 
 def _counted(stored: Iterator[Stored], number: int, countdown: Callable[[int, int], None]) -> Iterator[Stored]:

@@ -34,6 +34,7 @@ CONTENTS = Contents(
     source={"examples": 10},
     skipped=0,
 )
+TEXTS = [(f"caption {index}", f"{'long ' * index}one")[: 1 + index % 2] for index in range(10)]
 MEANS = RNG.normal(size=(10, 2, 4, 4, 2)).astype(np.float32)
 STDS = RNG.uniform(0.1, 1, (10, 2, 4, 4, 2)).astype(np.float32)
 ARRAYS = np.concatenate([MEANS, STDS], axis=-1)
@@ -41,7 +42,9 @@ ARRAYS = np.concatenate([MEANS, STDS], axis=-1)
 
 def written(folder: pathlib.Path, contents: Contents = CONTENTS, arrays: np.ndarray = ARRAYS) -> pathlib.Path:
     shards.prepare(epath.Path(folder), whole=False)
-    examples = ((array, {"label": index % 3}) for index, array in enumerate(arrays))
+    told = {"captions": TEXTS} if contents.captioned else {}
+    fields = ({"label": index % 3} | {key: texts[index] for key, texts in told.items()} for index in range(len(arrays)))
+    examples = zip(arrays, fields, strict=True)
     for index in range(contents.number):
         part = [next(examples) for _ in contents.numbers(index)]
         shards.write(epath.Path(folder), contents, index, iter(part), "example {}".format)
@@ -274,3 +277,52 @@ def test_moments_are_those_of_draws() -> None:
     np.testing.assert_allclose(whole.squares / whole.count, variance)
     again = Moments.from_plain(json.loads(json.dumps(whole.plain())))
     assert np.array_equal(again.mean, whole.mean) and np.array_equal(again.squares, whole.squares)
+
+
+@pytest.fixture
+def captioned(tmp_path: pathlib.Path) -> pathlib.Path:
+    return written(tmp_path / "captioned", dataclasses.replace(CONTENTS, captioned=True))
+
+
+def test_captions_are_stored_with_the_latents(captioned: pathlib.Path) -> None:
+    dataset = encoded(captioned, flip=True)
+    source = dataset.opened()
+    assert dataset.captioned and [source[index]["captions"] for index in range(10)] == TEXTS
+    assert source.captions() == sorted({one for some in TEXTS for one in some})
+    assert source.captions([3]) == sorted(TEXTS[3])
+    read = pipeline.load(source, dataset, lambda one: {"caption": one["caption"], "label": one["label"]}, 10, seed=0)
+    assert read.x.shape == (10, 4, 4, 2) and set(read.condition["caption"]) <= set(source.captions())
+    unseen = encoded(captioned, held_out=0.2).opened_held_out()
+    assert unseen.captions() == sorted({one for index in range(2) for one in unseen[index]["captions"]})
+
+
+def test_captions_are_listed_without_reading_latents(captioned: pathlib.Path, whole: pathlib.Path) -> None:
+    wanted = encoded(captioned).opened().captions()
+    for path in captioned.glob("*.array_record"):
+        path.write_bytes(bytes(path.stat().st_size))
+    source = encoded(captioned).open()
+    assert source.captions() == wanted and "captions" in identity(source)
+    assert "captions" not in identity(encoded(whole).open()) and encoded(whole).open().captions() == []
+
+
+def test_folders_without_captions_are_as_before(whole: pathlib.Path) -> None:
+    """And are found without them, unless they are insisted on; a plan needs no folder."""
+    manifest = json.loads((whole / shards.MANIFEST).read_text())
+    assert "captioned" not in manifest and not (whole / shards.CAPTIONS).exists()
+    assert "captioned" not in json.loads((whole / "shard-00000.json").read_text())["contents"]
+    shards.check_contents(epath.Path(whole), CONTENTS)
+    assert not encoded(whole).captioned and "captions" not in encoded(whole).opened()[0]
+    assert "dataset.captions = 'stored': " in refusal(encoded(whole, captions="stored"))
+    planned = Encoded(size=32, channels=4, classes=0)
+    assert not planned.captioned and dataclasses.replace(planned, captions="stored").captioned
+    with pytest.raises(UserError, match="captioned is None there and True now"):
+        shards.check_contents(epath.Path(whole), dataclasses.replace(CONTENTS, captioned=True))
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "[[]]", json.dumps([["a"]] * 9), json.dumps([[3]] * 10)])
+def test_damaged_captions(content: str | None, captioned: pathlib.Path) -> None:
+    path = captioned / shards.CAPTIONS
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match=r"captions\.json is missing or damaged \(.*\): run --job=encode") as caught:
+        encoded(captioned).opened().captions()
+    assert "\n" not in str(caught.value)

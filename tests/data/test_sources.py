@@ -11,6 +11,7 @@ import sys
 import tarfile
 import time
 import types
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from data.making import emoji, emoji_packages
 
 from diffcurr.conditioning import Nothing
 from diffcurr.data import pipeline, sources
-from diffcurr.data.datasets import CIFAR10, DATASETS, FashionMNIST
+from diffcurr.data.datasets import CIFAR10, DATASETS, CocoCaptions, FashionMNIST
 from diffcurr.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -84,7 +85,7 @@ def test_tampered_archive_is_refused(debian: types.ModuleType, tmp_path: pathlib
     assert not (tmp_path / "fashion_mnist").exists() or not list((tmp_path / "fashion_mnist").glob("*/*.array_record*"))
 
 
-@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10", "coco_captions"])
 def test_neither_prepared_nor_reachable(name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise ConnectionRefusedError
@@ -97,8 +98,13 @@ def test_neither_prepared_nor_reachable(name: str, tmp_path: pathlib.Path, monke
         DATASETS[name](data_dir=str(tmp_path)).open()
     assert time.monotonic() - began < 15
     message = str(caught.value)
-    file = {"fashion_mnist": "train-images-idx3-ubyte.gz", "cifar10": "cifar-10-binary.tar.gz"}[name]
-    assert file in message and "from http" in message and f"put it into {tmp_path}/downloads/manual" in message
+    file = {"fashion_mnist": "train-images-idx3-ubyte.gz", "cifar10": "cifar-10-binary.tar.gz"}.get(name, "val2014.zip")
+    assert (
+        file in message
+        and "2017" not in message
+        and "from http" in message
+        and f"put it into {tmp_path}/downloads/manual" in message
+    )
     assert "\n" not in message and not list(tmp_path.iterdir())
 
 
@@ -208,6 +214,41 @@ def test_emoji_are_neither_prepared_nor_reachable(tmp_path: pathlib.Path, monkey
     assert "emoji-datasource-google-16.0.0.tgz (from https://" in message and "emoji-datasource-twitter" in message
     assert f"put it into {tmp_path}/downloads/manual" in message
     assert f"or run python launch/emoji_from_npm.py {tmp_path} first" in message and "\n" not in message
+
+
+def test_coco_captions_with_the_features_of_the_real_builder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four photographs in place of those of COCO; captions as they come, of which TFDS's have blank ones."""
+    builder_class = type(tfds.builder("coco_captions", data_dir=tmp_path))
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (40 + index, 60, 3), np.uint8) for index in range(4)]
+    texts = [[f"A cat, number {index}. ", "Two\n cats.", " "][: 3 - index % 2] for index in range(4)]
+
+    def examples() -> Iterator[tuple[int, dict]]:
+        for index, image in enumerate(images):
+            said = [{"id": number, "text": text} for number, text in enumerate(texts[index])]
+            names = {"image/filename": f"{index}.jpg", "image/id": index}
+            yield index, {"image": image, "objects": [], "captions": said} | names
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builder_class, "_split_generators", lambda self, manager: {"train": examples()})
+        patch.setattr(sources, "_unreachable", lambda urls: [])
+        source = CocoCaptions(data_dir=str(tmp_path), size=32).open()
+    assert len(source) == 4 and {len(source[index]["captions"]) for index in range(4)} == {2}
+    for index in range(4):
+        example = source[index]
+        assert example["image"].shape == (32, 32, 3) and example["image"].dtype == np.uint8
+        assert example["captions"][1] == "Two cats." and example["label"] == 0
+    assert source.captions() == sorted({f"A cat, number {index}." for index in range(4)} | {"Two cats."})
+    assert source.captions([0]) == sorted(source[0]["captions"])
+    kept = list(tmp_path.rglob("fields-*.json"))
+    assert len(kept) == 1 and "A cat" in kept[0].read_text()  # read once
+    kept[0].write_text("damaged")
+    again = CocoCaptions(data_dir=str(tmp_path), size=32, held_out=0.25)
+    assert sources.identity(again.open()) == sources.identity(source) and "captions" in sources.identity(source)
+    unseen = again.opened_held_out()
+    assert len(unseen) == 1 and unseen.captions() == sorted(unseen[0]["captions"])
 
 
 def test_digits_are_those_of_scikit_learn() -> None:

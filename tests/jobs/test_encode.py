@@ -246,3 +246,28 @@ def test_devices_get_the_same_neighbours(whole: pathlib.Path, monkeypatch: pytes
         monkeypatch.setattr(Lopsided, "images_at_once", most)
         encoder = encoding.Encoder(codec=Lopsided(), params={}, devices=jax.devices(), contents=contents)
         assert (encoder.at_once, encoder.batch) == (expected, 8 * expected)
+
+
+def test_captions_of_a_folder_are_stored(tmp_path: pathlib.Path) -> None:
+    """The bytes of a killed job are those of one that was not; other captions are other contents."""
+    rng = np.random.default_rng(0)
+    files = {f"{one}.png": png(rng.integers(0, 256, (8, 8, 3), np.uint8)) for one in range(10)}
+    texts = {f"{one}.txt": f"picture {one}\nsaid twice".encode() for one in range(10)}
+    pictures = write(tmp_path / "pictures", files | texts)
+    own = {"dataset__name": "folder", "dataset__data_dir": str(pictures), "dataset__size": 8, "encode__shard": 4}
+    told = config(**own, dataset__captions="txt", conditioning__name="none", sampling__guidance=1.0)
+    assert encode.run(told, "nowhere", out=tmp_path / "whole") == 0
+    dataset = Encoded(data_dir=str(tmp_path / "whole"), captions="stored")
+    source = dataset.opened()
+    assert [source[index]["captions"] for index in range(10)] == [(f"picture {one}", "said twice") for one in range(10)]
+    assert source.captions() == sorted([*(f"picture {one}" for one in range(10)), "said twice"])
+    whole = hashes(tmp_path / "whole")
+    killed = copied(tmp_path / "whole", tmp_path / "killed")
+    for name in (shards.MANIFEST, shards.CAPTIONS, "shard-00001.array_record"):
+        (killed / name).unlink()
+    encode.run(told, "nowhere", out=killed)
+    assert hashes(killed) == whole
+    (pictures / "3.txt").write_text("another")
+    assert "source.captions is" in refusal(told, tmp_path / "whole")
+    without = config(**own, conditioning__name="none", sampling__guidance=1.0)
+    assert "captioned is True there and None now" in refusal(without, tmp_path / "whole")
