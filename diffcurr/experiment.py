@@ -403,9 +403,14 @@ class Experiment:
 def _prompts(dataset: Dataset) -> Mapping[str, int]:
     """The captions of a data set, of what it holds out where it does, in an order that is always the same."""
     open_source = dataset.opened_held_out if dataset.holds_out else dataset.opened
-    label = dict.fromkeys(distributed.primary_first(open_source).captions(), 0)
-    captions = list(label)
-    return {captions[index]: label[captions[index]] for index in np.random.default_rng(0).permutation(len(captions))}
+    source = distributed.primary_first(open_source)
+    captions = source.captions()
+    label = dict.fromkeys((captions[index] for index in np.random.default_rng(0).permutation(len(captions))), 0)
+    if dataset.num_classes:
+        examples = range(len(source))
+        labels = source.labels if hasattr(source, "labels") else [source[index]["label"] for index in examples]
+        label |= {caption: int(labels[index]) for index in examples for caption in source.captions([index])}
+    return label
 
 
 def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.Device] | None = None) -> Experiment:

@@ -56,15 +56,16 @@ class Captioned:
         example = self._source[index]
         return example | {"captions": caption_of(example["label"])}
 
-    def captions(self, of: Iterable[int] | None = None) -> dict[str, int]:
-        return {text: label for label in range(10) for text in caption_of(label)}
+    def captions(self, of: Iterable[int] | None = None) -> list[str]:
+        of = range(len(self)) if of is None else of
+        return sorted({text for index in of for text in caption_of(self._source[index]["label"])})
 
     def identity(self) -> dict[str, Any]:
         return {"captions": "of classes"}
 
 
 def caption_of(label: int) -> tuple[str, str]:
-    word = "zero one two three four five six seven eight nine".split()[label]
+    word = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")[label]
     return f"the digit {word}", word
 
 

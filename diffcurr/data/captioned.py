@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import annotated_types as at
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from diffcurr import ranges
@@ -44,8 +44,9 @@ class Emoji(Pictures):
 
     def open(self) -> Source:
         prepared = open_tfds("emoji", self.split, self.data_dir, module="diffcurr.data.emoji_builder")
-        fields = prepared.fields("captions", "vendor")
-        source = TfdsPictures(prepared, [one["captions"] for one in fields], self.size, CATEGORIES, keep=True)
+        fields = prepared.fields("captions", "vendor", "label")
+        texts, labels = [one["captions"] for one in fields], np.array([one["label"] for one in fields], np.int32)
+        source = TfdsPictures(prepared, texts, self.size, labels=labels, classes=CATEGORIES, keep=True)
         wanted = [index for index, one in enumerate(fields) if VENDORS[one["vendor"]] in self.vendors]
         return source if len(wanted) == len(source) else Part(source, np.array(wanted))
 
@@ -93,6 +94,7 @@ class TfdsPictures:
     """{"image": uint8 [size, size, 3], "label": int, "captions"} of a prepared split.
 
     Attributes:
+      labels: int32 [example].
       classes: the names of the classes, or None.
     """
 
@@ -101,17 +103,21 @@ class TfdsPictures:
         prepared: Prepared,
         texts: Sequence[Sequence[str]],
         size: int,
-        classes: Sequence[str] | None = None,
         *,
+        labels: Int[np.ndarray, " example"] | None = None,
+        classes: Sequence[str] | None = None,
         keep: bool = False,
     ):
         """
         Args:
           texts: the captions of each example.
           size: of the largest centred square of a picture, as it is resized.
+          labels: of the examples; zeros if None.
+          classes: the names of the classes.
           keep: pictures stay in memory once they were read.
         """
         self.classes = classes
+        self.labels = np.zeros(len(texts), np.int32) if labels is None else labels
         self._pixels = functools.cache(self._read) if keep else self._read
         self._prepared, self._size = prepared, size
         self._captions = [tuple(map(captions.cleaned, some)) for some in texts]
@@ -120,13 +126,11 @@ class TfdsPictures:
         return len(self._prepared)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image, label = self._pixels(index)
-        return {"image": image, "label": label, captions.ALL: self._captions[index]}
+        return {"image": self._pixels(index), "label": self.labels[index], captions.ALL: self._captions[index]}
 
-    def _read(self, index: int) -> tuple[UInt8[np.ndarray, "size size channel"], np.int32]:
-        """(the picture at its size, its label: 0 where there is none)."""
-        stored = self._prepared[index]
-        return centre_square(Image.fromarray(stored["image"]), self._size), np.int32(stored.get("label", 0))
+    def _read(self, index: int) -> UInt8[np.ndarray, "size size channel"]:
+        """The picture at its size."""
+        return centre_square(Image.fromarray(self._prepared[index]["image"]), self._size)
 
     def __repr__(self) -> str:
         return f"TfdsPictures({self._prepared!r}, {self._size}x{self._size})"

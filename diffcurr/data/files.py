@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from diffcurr.data import captions, latents, pictures
 from diffcurr.data.listing import Listing
@@ -58,6 +59,11 @@ class _Files(abc.ABC):
             raise self._listing.refuse(name, error) from error
         told = {} if self._texts is None else {captions.ALL: self._texts[index]}
         return {"image": image, "label": self._listing.labels[index]} | told
+
+    @property
+    def labels(self) -> Int[np.ndarray, " example"]:
+        """Of all examples, int32."""
+        return self._listing.labels
 
     def captions(self, of: Iterable[int] | None = None) -> list[str]:
         """See `captions.Captioned`; none where the examples have none."""

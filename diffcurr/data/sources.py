@@ -19,6 +19,7 @@ from urllib.parse import urlparse
 import grain
 import numpy as np
 from etils import epath
+from jaxtyping import Int
 
 from diffcurr import atomic_file
 from diffcurr.data.on_threads import each
@@ -93,6 +94,12 @@ class Part:
     def classes(self) -> Any:
         """The names of the classes; None where the source has none."""
         return getattr(self._source, "classes", None)
+
+    @property
+    def labels(self) -> Int[np.ndarray, " example"]:
+        """Of these examples; only if the source knows those of all."""
+        labels: Int[np.ndarray, " example"] = self._source.labels[self._indices]
+        return labels
 
     def captions(self, of: Iterable[int] | None = None) -> list[str]:
         """See `captions.Captioned`; only if the source is one."""
