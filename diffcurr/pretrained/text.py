@@ -75,7 +75,7 @@ class Folder:
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise UserError("the package tokenizers is missing: pip install 'diffcurr[text]'") from error
+            raise UserError("the package tokenizers is missing: pip install tokenizers") from error
         remedy = "transformers writes it by AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         path = self._file(TOKENIZER, remedy)
         try:

@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -75,6 +76,12 @@ def test_missing_files(clip_folder: pathlib.Path, t5_folder: pathlib.Path) -> No
     (t5_folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(UserError, match=r"00002\.safetensors: is missing: give every file that the index lists"):
         t5.load(t5_folder)
+
+
+def test_without_tokenizers(clip_folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(UserError, match=r"the package tokenizers is missing: pip install tokenizers"):
+        clip_text.load(clip_folder)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\ud800", "[" * 100_000])
