@@ -207,13 +207,14 @@ def prepare(builder: Any, unused: str = "") -> None:
       UserError: within about ten seconds, if a file is neither in the manual folder nor its host reachable: which
         file, where from, where to put it.
     """
-    manual_dir = epath.Path(builder.data_path).parents[1] / "downloads" / "manual"
+    root = epath.Path(builder.data_path).parents[2 if builder.builder_config else 1]
+    manual_dir = root / "downloads" / "manual"
     wanted = [(url, file) for url, file in builder.url_infos.items() if not unused or unused not in url]
     missing = [(url, file) for url, file in wanted if not (manual_dir / str(file.filename)).exists()]
     files = "; ".join(f"{file.filename} (from {url})" for url, file in missing or wanted)
     remedy = f"Fetch {files} elsewhere, put it into {manual_dir}, and run again."
     if command := getattr(builder, "FETCHED_BY", ""):
-        remedy = f"{remedy[:-1]}; or run {command.format(manual_dir.parents[1])} first."
+        remedy = f"{remedy[:-1]}; or run {command.format(root)} first."
     unreachable = _unreachable([url for url, _ in missing])
     if unreachable:
         raise UserError(
