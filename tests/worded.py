@@ -79,7 +79,7 @@ class CaptionedDigits(Digits):
 
 TEXT_ENCODERS["hashed"] = Hashed  # type: ignore[assignment]  # a guest's need not be one of ours
 DATASETS["captioned_digits"] = CaptionedDigits
-TEXT = {"dataset": "captioned_digits", "conditioning": {"name": "text", "encoder": {"name": "hashed"}}}
+TEXT = {"dataset__name": "captioned_digits", "conditioning": {"name": "text", "encoder": {"name": "hashed"}}}
 
 
 def pictures(folder: pathlib.Path, number: int = 32) -> pathlib.Path:
