@@ -27,6 +27,7 @@ class TextEncoder(ranges.Checked, abc.ABC):
     """
 
     name: ClassVar[str]
+    padding: ClassVar[bool] = False  # whether what stands where a text has no tokens is told too
     folder: str = ""
     length: Length = 77
 
@@ -53,17 +54,19 @@ class TextEncoder(ranges.Checked, abc.ABC):
           ValueError: if a text is none.
         """
         ids, mask = self._encoder.ids(texts, self.length)
+        shown = np.ones_like(mask) if self.padding else mask
         tokens = np.zeros((*mask.shape, self.width), np.float16)
         for rows, found in self._encoder.batches(ids, mask):
             with np.errstate(over="ignore"):
-                tokens[rows] = np.where(mask[rows, :, None], found.tokens, 0)
+                tokens[rows] = np.where(shown[rows, :, None], found.tokens, 0)
         if not np.isfinite(tokens).all():
             raise UserError(f"folder = {self.folder!r}: its tokens are beyond float16: take another encoder")
-        return tokens, mask
+        return tokens, shown
 
     def identity(self) -> dict[str, Any]:
         """What tells its tokens from those of another encoder, as JSON values. Reads little of the weights."""
-        return {"name": self.name, "length": int(self.length), "weights": self._fingerprint}
+        settings = {"padding": True} if self.padding else {}
+        return {"name": self.name, "length": int(self.length), "weights": self._fingerprint} | settings
 
     @functools.cached_property
     def _encoder(self) -> text.Encoder:
@@ -111,11 +114,13 @@ class CLIP(TextEncoder):
 
     Attributes:
       width: width of a token, as in the folder's config: 768 of ViT-L/14, 512 of ViT-B/32.
+      padding: the states of the padding behind a text count as tokens too, as in U-ViT and Stable Diffusion.
     """
 
     name: ClassVar[str] = "clip"
     length: Length = clip_text.LENGTH
     width: ranges.Width = 768
+    padding: bool = False  # type: ignore[misc]
 
     def _sizes(self) -> tuple[text.Folder, dict[str, Any]]:
         return text.Folder(self.folder), clip_text.sizes(self.folder)

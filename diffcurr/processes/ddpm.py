@@ -16,7 +16,7 @@ from diffcurr.processes import base
 from diffcurr.processes.density import array_module
 from diffcurr.processes.prediction import Epsilon, Level, expand
 
-SCHEDULES = ("linear", "cosine")
+SCHEDULES = ("linear", "cosine", "sqrt_linear")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,8 @@ class DDPM(base.Process):
     """T discrete timesteps; its native time t = 0..T - 1, and t = T - 1 is (almost) pure noise.
 
     Attributes:
-      schedule: `linear` (beta from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T otherwise, as improved DDPM does) or
-        `cosine`.
+      schedule: `linear` (beta from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T otherwise, as improved DDPM does),
+        `cosine`, or `sqrt_linear` (sqrt(beta) linear, beta from 0.00085 to 0.012: Rombach et al. 2022, for latents).
       num_timesteps: T.
       learn_variance: the network also outputs where log variance lies between log beta~ and log beta; the variational
         bound, in bits per dimension, is added to the loss for it alone (Nichol & Dhariwal 2021, eq. 15 and 16, the
@@ -58,6 +58,8 @@ class DDPM(base.Process):
         if self.schedule == "linear":
             scale = 1000 / self.num_timesteps
             return np.linspace(1e-4 * scale, 0.02 * scale, self.num_timesteps)
+        if self.schedule == "sqrt_linear":
+            return np.linspace(0.00085**0.5, 0.012**0.5, self.num_timesteps) ** 2
         # Nichol & Dhariwal 2021, eq. 17, with their offset s = 0.008 and betas of at most 0.999.
         f = np.cos((np.arange(self.num_timesteps + 1) / self.num_timesteps + 0.008) / 1.008 * np.pi / 2) ** 2
         return np.minimum(1.0 - f[1:] / f[:-1], 0.999)

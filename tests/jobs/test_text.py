@@ -1,4 +1,4 @@
-"""If this fails, text to image is broken somewhere: captions, a run on them, prompts, or what is said of a wrong one."""
+"""If this fails, text to image is broken somewhere: captions, a run on them, prompts, or what is said of wrong ones."""
 
 import json
 import pathlib

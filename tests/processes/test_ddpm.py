@@ -20,7 +20,15 @@ def test_cosine_schedule() -> None:
     np.testing.assert_allclose(DDPM(schedule="cosine").alphas_cumprod[[499, 999]], [0.493844, 2.42877e-9], rtol=2e-6)
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_sqrt_linear_schedule() -> None:
+    """Stable Diffusion's: the last alpha-bar, 0.00466, is far from 0."""
+    process = DDPM(schedule="sqrt_linear")
+    np.testing.assert_allclose(process.betas[[0, 999]], [0.00085, 0.012], rtol=1e-12)
+    np.testing.assert_allclose(np.diff(np.sqrt(process.betas)), (0.012**0.5 - 0.00085**0.5) / 999, rtol=1e-9)
+    np.testing.assert_allclose(process.alphas_cumprod[999], 0.00466, rtol=1e-3)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "sqrt_linear"])
 @pytest.mark.parametrize("num_timesteps", [50, 1000, 4000])
 def test_u_is_the_share_of_timesteps_with_less_noise(schedule: str, num_timesteps: int) -> None:
     process = DDPM(schedule=schedule, num_timesteps=num_timesteps)
