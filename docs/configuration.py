@@ -74,8 +74,9 @@ def _rows(section: str, part: Any) -> list[str]:
     for key, default in parts.settings_of(part).items():
         inner = f"{section}.{key}"
         if inner in parts.TABLES:
-            name = parts.section_of(inner, default)["name"]
-            rows.append(f"| `{key}` | `{name}` | a part: [{inner}](#{inner.replace('.', '')}) | {described[key]} |")
+            given = default is inspect.Parameter.empty
+            name = "must be given" if given else f"`{parts.section_of(inner, default)['name']}`"
+            rows.append(f"| `{key}` | {name} | a part: [{inner}](#{inner.replace('.', '')}) | {described[key]} |")
         else:
             rows.append(f"| `{key}` | {_value(default)} | {ranges.describe(kinds[key])} | {described[key]} |")
     return rows
