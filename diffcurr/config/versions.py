@@ -23,6 +23,8 @@ FREE_KEYS = (
     "sampling",
     "dataset.data_dir",
     "dataset.threads",
+    "conditioning.store",
+    "conditioning.encoder.folder",  # what it holds is compared beside the data
     "dataset.on_bad_file",  # what it changes of the data is seen in these
     "analysis.block",
     "analysis.convergence",

@@ -17,9 +17,11 @@ from diffcurr.metrics import frechet
 from diffcurr.metrics.agreement import agreement
 from diffcurr.metrics.frechet import Statistics
 from diffcurr.metrics.inception_score import inception_score
+from diffcurr.metrics.intervals import mean_interval
 from diffcurr.metrics.kernel_distance import kernel_distance
 from diffcurr.metrics.precision_recall import precision_recall
 from diffcurr.parts import Several
+from diffcurr.pretrained import clip_text, clip_vision
 
 SPLITS = 10
 
@@ -237,6 +239,39 @@ class ClassAgreement(WantedMetric):
         return measure
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipScore(WantedMetric):
+    """How well samples fit their captions, as CLIP sees it (Hessel et al. 2021), in the features of the same CLIP.
+
+    Attributes:
+      folder: CLIP's, which `evaluation.features` names too.
+      weight: 2.5 is that of the paper; work on text to image takes 100, the cosine in percent.
+      prefix: what stands before each caption; the paper's is "A photo depicts ".
+    """
+
+    kind = "clip"
+    wants = "texts"
+
+    folder: str = ""
+    weight: ranges.Positive = 2.5
+    prefix: str = ""
+
+    def beside(self, wanted: Wanted) -> Measure:
+        if not self.folder:
+            raise ValueError("folder is missing: give CLIP's, which evaluation.features names too")
+        texts = sorted(set(wanted.texts))
+        found = clip_text.load(self.folder).features([f"{self.prefix}{text}" for text in texts])
+        row = {text: number for number, text in enumerate(texts)}
+        words = found[[row[text] for text in wanted.texts]]
+
+        def measure(generated: Float[np.ndarray, "generated feature"]) -> Measured:
+            score = mean_interval(np.asarray(clip_vision.clip_score(generated, words, self.weight), np.float64))
+            numbers = {"value": float(score.mean), "low": float(score.low), "high": float(score.high)}
+            return {"clip_score": numbers | {"examples": len(generated)}}
+
+        return measure
+
+
 METRICS: dict[str, type[Metric]] = Several(
     frechet_distance=FrechetDistance,
     kernel_distance=KernelDistance,
@@ -245,6 +280,7 @@ METRICS: dict[str, type[Metric]] = Several(
     spatial_frechet_distance=SpatialFrechetDistance,
     inception_score=InceptionScore,
     class_agreement=ClassAgreement,
+    clip_score=ClipScore,
 )
 """Name in `evaluation.metrics` of a config -> the class."""
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 from safetensors import SafetensorError
@@ -19,7 +20,7 @@ from diffcurr import atomic_file
 from diffcurr.errors import UserError, concerning, first_line
 from diffcurr.metrics import pipelines
 from diffcurr.pretrained import arrays as arrays_lib
-from diffcurr.pretrained import classifier, dinov2, inception
+from diffcurr.pretrained import classifier, clip_vision, dinov2, inception
 
 BATCH = 128
 INCEPTION_BATCH = 32  # smaller than a classifier's: images are enlarged to 299x299
@@ -43,7 +44,7 @@ class Features(NamedTuple):
       forward: images [b, H, W, C] in [-1, 1] -> features [b, width], compiled.
       batch: images at a time.
       kinds: which of the features are of which kind: `pool`, of classifiers and Inception `probabilities`, of Inception
-        `spatial`.
+        `spatial`, of CLIP `clip`, those that stand beside the features of a text.
       pipeline: the way of samples to the network, such as "edm"; "data" for the grid of the data's own pixels.
     """
 
@@ -260,10 +261,10 @@ def _kept(path: epath.Path, made_from: str, shape: tuple[int, int]) -> Float[np.
 
 
 def load(path: epath.PathLike, kinds: Collection[str] = ("pool",), pipeline: str = DATA) -> Features:
-    """The features of a classifier's file, of the Inception network's (docs/inception.md), or of DINOv2's.
+    """The features of a classifier's file, of the Inception network's (docs/inception.md), of DINOv2's, or of CLIP.
 
     Args:
-      path: the file, or the name of a data set whose classifier is shipped.
+      path: the file, CLIP's folder, or the name of a data set whose classifier is shipped.
       kinds: those wanted, see `Features`.
       pipeline: "data", or for Inception a name in `pipelines.PIPELINES`.
 
@@ -278,6 +279,8 @@ def load(path: epath.PathLike, kinds: Collection[str] = ("pool",), pipeline: str
             f"of the data set; docs/inception.md says how to bring the Inception network. Name the file as "
             f"evaluation.features"
         )
+    if path.is_dir():
+        return _of_clip(path, kinds, pipeline)
     arrays, facts = arrays_lib.read(path, MOST_BYTES)
     digest = _digest(arrays)
     with concerning(str(path)):
@@ -335,6 +338,28 @@ def _of_dinov2(arrays: dict[str, np.ndarray], facts: dict[str, str], digest: str
     width = network.hidden_size
     forward = jax.jit(lambda images: network(dinov2.prepare(images))[1])
     return Features(f"DINOv2 {digest}", width, None, facts, forward, INCEPTION_BATCH)
+
+
+def _of_clip(folder: epath.Path, kinds: Collection[str], pipeline: str) -> Features:
+    others = set(kinds) - {"pool", "clip"}
+    if pipeline != DATA or others:
+        raise UserError(f"{folder}: CLIP has no features {', '.join(sorted(others)) or 'as evaluation.pipeline says'}")
+    network = clip_vision.load(folder)
+    if network.projection is None:
+        raise UserError(f"{folder}: this CLIP has no projection, so its features cannot stand beside a text's")
+    state = {".".join(map(str, path)): np.asarray(x) for path, x in _flat(network)}
+
+    def look(images: Float[Array, "b height width channel"]) -> Float[Array, "b feature"]:
+        colours = jnp.broadcast_to(images, (*images.shape[:3], 3))
+        return network(clip_vision.prepare(colours, network.image_size))[1]
+
+    whole = slice(0, network.projection.out_features)
+    columns = {"pool": whole, "clip": whole}
+    return Features(f"CLIP {_digest(state)}", whole.stop, None, {}, jax.jit(look), INCEPTION_BATCH, columns)
+
+
+def _flat(network: nnx.Module) -> list[tuple[tuple[Any, ...], Any]]:
+    return list(nnx.traversals.flatten_mapping(nnx.to_pure_dict(nnx.state(network, nnx.Param))).items())
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:
