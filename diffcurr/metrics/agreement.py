@@ -21,7 +21,7 @@ class Agreement(NamedTuple):
     chance: float
 
 
-def agreement(probabilities: Float[np.ndarray, "example label"], wanted: Int[np.ndarray, " example"]) -> Agreement:
+def agreement(probabilities: Float[np.ndarray, "example label"], wanted: Int[np.ndarray, " wish"]) -> Agreement:
     """
     Args:
       probabilities: of the classes, for each example.

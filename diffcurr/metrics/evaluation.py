@@ -260,7 +260,8 @@ class ClipScore(WantedMetric):
         if not self.folder:
             raise ValueError("folder is missing: give CLIP's, which evaluation.features names too")
         texts = sorted(set(wanted.texts))
-        found = clip_text.load(self.folder).features([f"{self.prefix}{text}" for text in texts])
+        encoder = clip_text.load(self.folder)
+        found = encoder.features([f"{self.prefix}{text}" for text in texts], encoder.most or clip_text.LENGTH)
         row = {text: number for number, text in enumerate(texts)}
         words = found[[row[text] for text in wanted.texts]]
 

@@ -344,7 +344,7 @@ def _of_clip(folder: epath.Path, kinds: Collection[str], pipeline: str) -> Featu
     others = set(kinds) - {"pool", "clip"}
     if pipeline != DATA or others:
         raise UserError(f"{folder}: CLIP has no features {', '.join(sorted(others)) or 'as evaluation.pipeline says'}")
-    network = clip_vision.load(folder)
+    network = clip_vision.load(str(folder))
     if network.projection is None:
         raise UserError(f"{folder}: this CLIP has no projection, so its features cannot stand beside a text's")
     state = {".".join(map(str, path)): np.asarray(x) for path, x in _flat(network)}

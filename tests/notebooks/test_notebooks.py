@@ -8,7 +8,7 @@ import nbclient
 import pytest
 
 NOTEBOOKS = pathlib.Path(__file__).parents[2] / "notebooks"
-NAMES = ("relative_entropy", "convergence", "curriculum")
+NAMES = ("relative_entropy", "convergence", "curriculum", "text")
 
 
 def test_no_notebook_is_forgotten() -> None:

@@ -13,13 +13,14 @@ import numpy as np
 import PIL.Image
 import pytest
 from flax import nnx
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from scipy.special import erf
 
 from diffcurr import weights
 from diffcurr.errors import UserError
 from diffcurr.networks.convert import load_torch
-from diffcurr.pretrained import clip_vision
+from diffcurr.metrics import evaluation, features
+from diffcurr.pretrained import clip_text, clip_vision
 from diffcurr.pretrained.clip_vision import CLIPVision
 
 Arrays = dict[str, np.ndarray]
@@ -164,3 +165,32 @@ def test_the_score() -> None:
     cosines = np.asarray([1, np.sqrt(0.5), 0, 0])
     np.testing.assert_allclose(clip_vision.clip_score(image, words), 2.5 * cosines, rtol=1e-6)
     np.testing.assert_allclose(clip_vision.clip_score(image, words, 100.0), 100 * cosines, rtol=1e-6)
+
+
+def test_the_metric_of_samples(clip_folder: pathlib.Path) -> None:
+    """The mean of the scores of samples and their own captions, in the features of the folder's tower."""
+    whole = load_file(clip_folder / "model.safetensors")
+    tower = {name: array for name, array in make_arrays().items() if name.startswith("vision_model.")}
+    projection = np.random.default_rng(3).normal(0, 0.1, (24, 24)).astype(np.float32)
+    text = {name: array for name, array in whole.items() if not name.startswith("vision_model.")}
+    save_file(text | tower | {"visual_projection.weight": projection}, clip_folder / "model.safetensors")
+    config = json.loads((clip_folder / "config.json").read_text())
+    vision = {"image_size": 32, "patch_size": 14, "hidden_size": 24, "intermediate_size": 40}
+    config["vision_config"] = vision | {"num_hidden_layers": 2, "num_attention_heads": 3, "hidden_act": "quick_gelu"}
+    (clip_folder / "config.json").write_text(json.dumps(config))
+
+    found = features.load(clip_folder, {"clip", "pool"})
+    images = np.random.default_rng(2).uniform(-1, 1, (6, 16, 16, 3)).astype(np.float32)
+    captions = ["red apple", "a green pear", "red apple", "a pear", "apple", "green"]
+    looked = found.extract(images)
+    metric = {"clip_score": evaluation.ClipScore(folder=str(clip_folder))}
+    wanted = evaluation.Wanted(texts=captions)
+    measured = evaluation.measure(metric, None, 6, kinds=found.kinds, wanted=wanted)(looked)["clip_score"]
+    words = clip_text.load(clip_folder).features(captions, 16)
+    cosine = np.sum(looked * words, axis=1) / np.linalg.norm(looked, axis=1) / np.linalg.norm(words, axis=1)
+    np.testing.assert_allclose(measured["value"], 2.5 * np.maximum(cosine, 0).mean(), rtol=1e-5)
+    assert measured["low"] < measured["value"] < measured["high"] and measured["examples"] == 6
+    with pytest.raises(UserError, match="evaluation.metrics.clip_score: samples are not asked to be of any texts"):
+        evaluation.measure(metric, None, 6, kinds=found.kinds)
+    with pytest.raises(UserError, match="clip_score: folder is missing"):
+        evaluation.measure({"clip_score": evaluation.ClipScore()}, None, 6, kinds=found.kinds, wanted=wanted)
