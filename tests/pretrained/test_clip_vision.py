@@ -18,8 +18,8 @@ from scipy.special import erf
 
 from diffcurr import weights
 from diffcurr.errors import UserError
-from diffcurr.networks.convert import load_torch
 from diffcurr.metrics import evaluation, features
+from diffcurr.networks.convert import load_torch
 from diffcurr.pretrained import clip_text, clip_vision
 from diffcurr.pretrained.clip_vision import CLIPVision
 

@@ -288,3 +288,23 @@ def test_guidance_takes_the_conditional_networks_variance() -> None:
     found = guided_denoiser(network, process, condition, null, scale=3.0)(jnp.zeros((2, 1, 1, 1)), jnp.float32(500))
     assert found.variance is not None
     np.testing.assert_allclose(found.variance[:, 0, 0, 0], [0.5, 1.0])
+
+
+def test_what_depends_on_the_condition_alone_is_computed_once() -> None:
+    """For samples with and without guidance, whose conditions stand in pairs; and each call is told the result."""
+    made, told = [], []
+
+    class Network:
+        def once(self, condition: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            made.append(condition["label"].shape)
+            return {"twice": 2 * condition["label"]}
+
+        def __call__(self, x: jax.Array, t: jax.Array, condition: dict[str, jax.Array]) -> jax.Array:
+            told.append(np.asarray(condition["twice"]).tolist())
+            return x
+
+    condition, null = {"label": jnp.asarray([1, 2])}, {"label": jnp.asarray([5, 5])}
+    denoise = guided_denoiser(Network(), PROCESS, condition, null, scale=2.0)
+    for time in (100.0, 500.0, 900.0):
+        denoise(jnp.ones((2, 1, 1, 2)), jnp.float32(time))
+    assert made == [(4,)] and told == [[2, 10, 4, 10]] * 3
