@@ -46,7 +46,14 @@ RULES = {
     "information_100": AIMS["information_100"],  # of five aims the best for samples of digits
     "progress": {"curriculum": "progress"},
 }
-CONTINUOUS = CONTROLS | {"random": {"curriculum": {"order": "random"}}} | RULES | {"easy_min_snr": EASY | MIN_SNR}
+BY_INFORMATION = {"easy_by_information": {"curriculum": {"order": "easy_to_hard", "clustering": "information"}}}
+CONTINUOUS = (
+    CONTROLS
+    | {"random": {"curriculum": {"order": "random"}}}
+    | RULES
+    | BY_INFORMATION
+    | {"easy_min_snr": EASY | MIN_SNR}
+)
 EXPOSURES = pathlib.Path(__file__).with_name("study_exposures.json")  # study -> weight of each cluster
 PATIENCE = {"digits": 10, "fashion_mnist": 30}
 PACING = {
@@ -70,7 +77,7 @@ def arms(process: str, patience: int) -> dict:
         "easy_information": {"curriculum": {"name": "information", "stages": stages}},
         "easy_min_snr": EASY | MIN_SNR,
     }
-    return CONTROLS | RULES | rivals
+    return CONTROLS | RULES | BY_INFORMATION | rivals
 
 
 def get_config(study: str = "fashion_mnist_edm") -> ConfigDict:
