@@ -30,11 +30,15 @@ class TextProjection(nnx.Module):
 class CrossAttention(nnx.Module):
     """Attention of each token to the words of a text: no norm before it, no modulation, and 0 at first."""
 
-    def __init__(self, hidden_size: int, num_heads: int, linear: MakeLinear):
+    def __init__(self, hidden_size: int, num_heads: int, linear: MakeLinear, text_width: int = 0):
+        """
+        Args:
+          text_width: of the states of the words; hidden_size if 0.
+        """
         self.num_heads = num_heads
         xavier = initializers.xavier_uniform()
         self.query = linear(hidden_size, hidden_size, xavier)
-        self.key_value = linear(hidden_size, 2 * hidden_size, xavier)
+        self.key_value = linear(text_width or hidden_size, 2 * hidden_size, xavier)
         self.proj = linear(hidden_size, hidden_size, initializers.zeros_init())
 
     def keys_values(self, text_bld: Float[Array, "batch word width"]) -> Float[Array, "batch word two_widths"]:

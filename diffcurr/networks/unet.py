@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from diffcurr import ranges
 from diffcurr.networks import embeddings
+from diffcurr.networks.cross_attention import TextProjection
 from diffcurr.networks.layers import keep_batch_spread
 from diffcurr.networks.unet_blocks import SKIP_SCALE, Maker, UNetBlock
 
@@ -28,6 +29,9 @@ Multiple: TypeAlias = Annotated[int, Interval(ge=1, le=64)]
 class SongUNet(nnx.Module):
     """A U-Net of residual blocks, some with attention, modulated by noise level, class and augmentation.
 
+    Told a text, which the public network is not, it is modulated by the mean of the states of the words too, and blocks
+    with attention attend to the words.
+
     DDPM++ is `embedding_type="positional"`, `encoder_type="standard"`, `resample_filter=(1, 1)`; NCSN++ is `"fourier"`,
     `"residual"`, `(1, 3, 3, 1)` with `channel_mult_noise=2`. Argument names are the public network's.
 
@@ -35,12 +39,14 @@ class SongUNet(nnx.Module):
       x: float [B, H, W, C], H = W = img_resolution;
       noise_labels: float [B], the noise level as the process gives it;
       condition: {"label": float [B, label_dim], or int [B] where label_dim itself stands for "no class"; "augment":
-        float [B, augment_dim]}, without `label` if label_dim is 0, without `augment` where nothing was augmented;
+        float [B, augment_dim]; "text": float [B, L, text_width], "text_mask": bool [B, L], the states of the words of
+        a text and which of them there are}, without `label` if label_dim is 0, without `augment` where nothing was
+        augmented, without a text if text_width is 0; or what `once` makes of these;
       key: random key of the dropped activations; None to drop none;
     it returns float32 [B, H, W, out_channels].
     """
 
-    DERIVED: ClassVar = ("img_resolution", "in_channels", "out_channels", "label_dim", "augment_dim")
+    DERIVED: ClassVar = ("img_resolution", "in_channels", "out_channels", "label_dim", "augment_dim", "text_width")
 
     @ranges.checked
     def __init__(
@@ -56,6 +62,7 @@ class SongUNet(nnx.Module):
         attn_resolutions: Sequence[ranges.Width] = (16,),
         dropout: ranges.ShareBelowOne = 0.10,
         *,
+        text_width: ranges.Classes = 0,
         channel_mult_emb: Multiple = 4,
         embedding_type: Annotated[str, ranges.OneOf(EMBEDDINGS)] = "positional",
         channel_mult_noise: Multiple = 1,
@@ -69,6 +76,7 @@ class SongUNet(nnx.Module):
         Args:
           label_dim: number of classes; 0 for none.
           augment_dim: width of the augmentation labels; 0 for none.
+          text_width: width of the states of the words of a text; 0 for a network that is told none.
           model_channels: width at the highest resolution, before `channel_mult` of each resolution.
           num_blocks: residual blocks a resolution (one more in the decoder).
           channel_mult: width at each resolution, as a multiple of model_channels; each halves the one before.
@@ -103,11 +111,13 @@ class SongUNet(nnx.Module):
         )
         self.map_label = make.linear(label_dim, noise_channels) if label_dim else None
         self.map_augment = make.linear(augment_dim, noise_channels, use_bias=False) if augment_dim else None
+        self.map_text = make.linear(text_width, noise_channels) if text_width else None
+        self.text_projection = TextProjection(text_width, emb_channels, make.text_linear) if text_width else None
         self.map_layer0 = make.linear(noise_channels, emb_channels)
         self.map_layer1 = make.linear(emb_channels, emb_channels)
 
         def block(inside: int, outside: int, **settings: bool) -> UNetBlock:
-            return UNetBlock(inside, outside, emb_channels, dropout, make, **settings)
+            return UNetBlock(inside, outside, emb_channels, dropout, make, told_text=text_width > 0, **settings)
 
         # Blocks are named and ordered as in the public network.
         enc: dict[str, nnx.Module] = {}
@@ -169,15 +179,19 @@ class SongUNet(nnx.Module):
         if height != width:
             raise ValueError(f"images of {height}x{width}: the U-Net takes square ones")
         fields = dict(condition)
-        label, augment = fields.pop("label", None), fields.pop("augment", None)
+        label, augment, text = (fields.pop(name, None) for name in ("label", "augment", "text"))
+        fields.pop("text_mask", None)
         if fields:
-            raise ValueError(f"the U-Net takes no {', '.join(fields)}: only a class label and labels of augmentations")
+            raise ValueError(
+                f"the U-Net takes no {', '.join(fields)}: only a class label, a text and labels of augmentations"
+            )
         return cls(
             img_resolution=height,
             in_channels=channels,
             out_channels=channels * (2 if learn_variance else 1),
             label_dim=label.num_classes if label else 0,
             augment_dim=augment.shape[0] if augment else 0,
+            text_width=text.shape[-1] if text else 0,
             **settings,
         )
 
@@ -189,6 +203,9 @@ class SongUNet(nnx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch height width out_channel"]:
+        condition = self.once(condition)
+        told: dict[str, Array] = condition.get("text_keys_values", {})
+        mask_bl = condition.get("text_mask")
         emb = self._condition(noise_labels, condition)
         kept = itertools.repeat(None) if key is None or not self.dropout else self._kept(key, len(x))
         x = x.astype(self.dtype)
@@ -204,7 +221,8 @@ class SongUNet(nnx.Module):
             elif "aux_residual" in name:
                 x = skips[-1] = aux = (x + layer(aux)) * SKIP_SCALE
             else:
-                x = layer(x, emb, next(kept)) if isinstance(layer, UNetBlock) else layer(x)
+                is_block = isinstance(layer, UNetBlock)
+                x = layer(x, emb, next(kept), told.get(f"enc {name}"), mask_bl) if is_block else layer(x)
                 skips.append(x)
 
         output: Array | None = None
@@ -219,9 +237,30 @@ class SongUNet(nnx.Module):
                 output = more if output is None else output + more
             else:
                 x = jnp.concatenate([x, skips.pop()], axis=-1) if "_block" in name else x
-                x = layer(x, emb, next(kept))
+                x = layer(x, emb, next(kept), told.get(f"dec {name}"), mask_bl)
         assert output is not None
         return output.astype(jnp.float32)
+
+    def once(self, condition: Mapping[str, Any]) -> dict[str, Any]:
+        """The condition with what of it depends on neither x nor the noise level computed, for samplers.
+
+        Of a text these are the mean of the states of its words, and keys and values for each block that attends to it.
+        """
+        if self.text_projection is None or "text_keys_values" in condition:
+            return dict(condition)
+        if "text" not in condition:
+            raise ValueError("this network is told a text: its condition has no 'text'")
+        text_bld, mask_bl = condition["text"].astype(jnp.float32), condition["text_mask"]
+        mean_bd = jnp.mean(text_bld, axis=1, where=mask_bl[:, :, None])
+        projected = self.text_projection(text_bld.astype(self.dtype))
+        blocks = [(f"{part} {name}", layer) for part in ("enc", "dec") for name, layer in getattr(self, part).items()]
+        told = {
+            name: layer.text.keys_values(projected)
+            for name, layer in blocks
+            if isinstance(layer, UNetBlock) and layer.text is not None
+        }
+        others = {name: values for name, values in condition.items() if name != "text"}
+        return others | {"text_mean": mean_bd, "text_keys_values": told}
 
     def _kept(self, key: PRNGKeyArray, batch: int) -> Iterator[Bool[Array, "batch height width channel"]]:
         """Which activations each block keeps, in the order of the blocks.
@@ -258,6 +297,10 @@ class SongUNet(nnx.Module):
             if jnp.issubdtype(class_labels.dtype, jnp.integer):
                 class_labels = jax.nn.one_hot(class_labels, self.label_dim)
             emb = emb + self.map_label(class_labels * np.sqrt(self.label_dim))
+        if self.map_text is not None:
+            mean_bd = condition["text_mean"]
+            size_b1 = jnp.sqrt(jnp.mean(jnp.square(mean_bd), axis=-1, keepdims=True))  # units differ among encoders
+            emb = emb + self.map_text((mean_bd / size_b1).astype(self.dtype))
         if self.map_augment is not None and "augment" in condition:
             emb = emb + self.map_augment(condition["augment"])
         return nnx.silu(self.map_layer1(nnx.silu(self.map_layer0(emb))))

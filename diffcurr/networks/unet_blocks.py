@@ -10,6 +10,7 @@ from flax import nnx
 from flax.nnx import initializers
 from jaxtyping import Array, Bool, Float
 
+from diffcurr.networks.cross_attention import CrossAttention
 from diffcurr.networks.layers import Conv, Linear
 
 SKIP_SCALE = math.sqrt(0.5)
@@ -30,6 +31,7 @@ class UNetBlock(nnx.Module):
         up: bool = False,
         down: bool = False,
         attention: bool = False,
+        told_text: bool = False,
     ):
         self.dropout, self.out_channels = dropout, out_channels
         self.norm0 = make.norm(in_channels)
@@ -42,13 +44,22 @@ class UNetBlock(nnx.Module):
         self.norm2 = make.norm(out_channels) if attention else None
         self.qkv = make.conv(out_channels, 3 * out_channels, 1, scale=math.sqrt(0.2)) if attention else None
         self.proj = make.conv(out_channels, out_channels, 1, scale=1e-5) if attention else None
+        told = attention and told_text
+        self.text = CrossAttention(out_channels, 1, make.text_linear, emb_channels) if told else None
 
     def __call__(
         self,
         x: Float[Array, "batch height width channel"],
         emb: Float[Array, "batch width_emb"],
         kept: Bool[Array, "batch height_out width_out channel_out"] | None = None,
+        keys_values_bld: Float[Array, "batch word two_widths"] | None = None,
+        mask_bl: Bool[Array, "batch word"] | None = None,
     ) -> Float[Array, "batch height_out width_out channel_out"]:
+        """
+        Args:
+          kept: which activations are not dropped.
+          keys_values_bld, mask_bl: of a text, see `CrossAttention`, for a block that attends to it.
+        """
         h = self.conv0(nnx.silu(self.norm0(x)))
         h = nnx.silu(self.norm1(h + self.affine(emb)[:, None, None]))
         if kept is not None:
@@ -61,7 +72,12 @@ class UNetBlock(nnx.Module):
         # One head; query, key and value alternate along the channels, as in the public network.
         qkv = self.qkv(self.norm2(x)).reshape(batch, height * width, 1, channels, 3)
         attended = jax.nn.dot_product_attention(qkv[..., 0], qkv[..., 1], qkv[..., 2])
-        return (self.proj(attended.reshape(x.shape)) + x) * SKIP_SCALE
+        x = (self.proj(attended.reshape(x.shape)) + x) * SKIP_SCALE
+        if self.text is None:
+            return x
+        assert keys_values_bld is not None and mask_bl is not None
+        tokens_btd = x.reshape(batch, height * width, channels)
+        return x + self.text(tokens_btd, keys_values_bld, mask_bl).reshape(x.shape)
 
 
 class ResamplingConv(nnx.Module):
@@ -146,6 +162,10 @@ class Maker:
         return Linear(
             in_features, out_features, use_bias=use_bias, kernel_init=xavier, dtype=self._dtype, rngs=self._rngs
         )
+
+    def text_linear(self, in_features: int, out_features: int, kernel_init: Any) -> Linear:
+        """As `cross_attention.MakeLinear`."""
+        return Linear(in_features, out_features, kernel_init=kernel_init, dtype=self._dtype, rngs=self._rngs)
 
     def conv(
         self,

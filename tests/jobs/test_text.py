@@ -129,7 +129,6 @@ def test_another_encoder(workdir: pathlib.Path) -> None:
         ({"dataset__name": "digits"}, "conditioning.name = 'text': dataset digits has no captions"),
         ({"conditioning": {"name": "text", "encoder": {"name": "none"}}}, "conditioning.encoder.name = 'none': choose"),
         ({"conditioning": {"name": "text"}}, "config key 'conditioning.encoder.name' is missing: choose one of minilm"),
-        ({"network": "song_unet"}, "song_unet.*text"),
     ],
 )
 def test_configs_that_do_not_fit(settings: dict, message: str, tmp_path: pathlib.Path) -> None:

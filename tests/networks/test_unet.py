@@ -140,9 +140,35 @@ def test_from_spec() -> None:
     ("shape", "field", "message"),
     [
         ((8, 6, 2), "label", "images of 8x6: the U-Net takes square ones"),
-        ((8, 8, 2), "text", "the U-Net takes no text: only a class label and labels of augmentations"),
+        ((8, 8, 2), "depth", "the U-Net takes no depth: only a class label, a text and labels of augmentations"),
     ],
 )
 def test_from_spec_rejects(shape: tuple[int, ...], field: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SongUNet.from_spec(shape, {field: Field((9,), jnp.float32)}, learn_variance=False, rngs=nnx.Rngs(0))
+
+
+def test_told_a_text() -> None:
+    """Each word counts, by attention and in the mean; what stands where there is no word changes no bit."""
+    x, t = inputs()
+    told = {
+        "text": jax.random.normal(jax.random.key(2), (3, 5, 6)),
+        "text_mask": jnp.asarray([[True] * 5, [True] * 2 + [False] * 3, [True] + [False] * 4]),
+    }
+    network = awake(make(text_width=6))
+    attending = [block for block in (*network.enc.values(), *network.dec.values()) if getattr(block, "text", None)]
+    assert len(attending) == 3  # at 4x4: one of the encoder, the decoder's middle and its last
+    for block in attending:
+        block.text.proj.kernel[...] += 0.1
+    call = nnx.jit(lambda network, told: network(x, t, told))
+    output = call(network, told)
+    beyond = jnp.where(told["text_mask"][..., None], told["text"], 1e4)
+    np.testing.assert_array_equal(output, call(network, told | {"text": beyond}))
+    for word, changed in ((0, [True, True, True]), (1, [True, True, False]), (4, [True, False, False])):
+        other = call(network, told | {"text": told["text"].at[:, word].add(1.0)})
+        np.testing.assert_array_equal(np.abs(other - output).max(axis=(1, 2, 3)) > 1e-4, changed)
+    np.testing.assert_allclose(call(network, network.once(told)), output, atol=1e-5)
+    without_mean = call(network, network.once(told) | {"text_mean": jnp.ones((3, 6))})
+    assert np.abs(without_mean - output).max() > 1e-4
+    with pytest.raises(ValueError, match="has no 'text'"):
+        network(x, t, {})
