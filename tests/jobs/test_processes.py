@@ -36,7 +36,7 @@ SETTINGS = {  # plain DDPM: tests/training/test_step.py, tests/jobs/test_resume.
     },
     "rule uncertainty": {"curriculum": {"name": "uncertainty", "features": 4}},
     "rule progress": {"curriculum": {"name": "progress", "memory": 10.0}, "process": "flow"},
-    "text, U-Net": worded.TEXT | {"network": "song_unet"},
+    "text, U-Net": worded.TEXT | {"network": "song_unet", "process": "edm", "sampling__solver": "heun"},
     "text, one modulation": worded.TEXT | {"network__shared_modulation": True, "microbatches": 2},
     "autoencoder": {"task": "autoencoder", "codec": tiny.AUTOENCODER, "conditioning": "none"},
 }
