@@ -1,6 +1,7 @@
 """The examples of CONTRIBUTING.md: if they fail, no one can add a part without editing our files."""
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -28,7 +29,8 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def run(guest: pathlib.Path, workdir: str, *flags: str) -> str:
     command = [sys.executable, "-m", "diffcurr.main", f"--config={guest}", f"--workdir={guest.parent / workdir}"]
-    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "PATH": "/usr/bin:/bin", "HOME": str(guest.parent)}
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(guest.parent)}
+    environment |= {key: value for key, value in os.environ.items() if key.startswith("JAX_")}
     done = subprocess.run([*command, *flags], cwd=guest.parent, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
