@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, ClassVar
 
 import jax
@@ -91,7 +91,7 @@ class KLAutoencoder(nnx.Module):
             latents = self.post_quant_conv(latents)
         return self.decoder(latents).astype(jnp.float32)
 
-    def torch_layout(self, arrays: Mapping[str, np.ndarray]) -> Layout:
+    def torch_layout(self, arrays: Collection[str]) -> Layout:
         """Where each parameter comes from in diffusers' weights (`diffcurr.networks.convert.load_torch`)."""
         return kl_weights.layout(weights_lib.parameters_of(self), arrays)
 
