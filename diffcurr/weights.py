@@ -55,12 +55,14 @@ class Layout(NamedTuple):
       fixed: name -> table that the public weights hold and ours compute, which must be the same.
       ignored: names that may be there and that our network has no use for.
       copies: name -> name of the array that it repeats.
+      notes: what whoever exports to this layout must know, a sentence each.
     """
 
     sources: Mapping[Path, Source]
     fixed: Mapping[str, np.ndarray] = {}
     ignored: frozenset[str] = frozenset()
     copies: Mapping[str, str] = {}
+    notes: tuple[str, ...] = ()
 
 
 def as_float32(name: str, array: np.ndarray) -> np.ndarray:

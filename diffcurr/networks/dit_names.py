@@ -1,6 +1,6 @@
 """Public names of a DiT's parameters: the original's and SiT's, those of diffusers' DiT, and PixArt-alpha's."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -119,7 +119,16 @@ def layout(network: DiT, arrays: Collection[str], *, diffusers: bool = False) ->
             copies |= {p.format(b): p.format(0) for p in repeated for b in range(1, network.depth)}
     positions = names.positions or ("pos_embed.pos_embed" if "pos_embed.pos_embed" in arrays else "")  # of older files
     table = position_table(network.input_size // network.patch_size, network.hidden_size)[None]
-    return Layout(sources, {positions: table} if positions else {}, copies=copies)
+    fixed = {positions: table} if positions else {}
+    return Layout(sources, fixed, copies=copies, notes=tuple(_lacks(network, told_text)))
+
+
+def _lacks(network: DiT, told_text: bool) -> Iterator[str]:
+    """What the public network has and ours has not."""
+    if not network.learn_sigma:
+        yield "without the half of the output that is a variance: make the public network with learn_sigma=False"
+    if network.y_embedder is None and not told_text:
+        yield "without a table of classes, y_embedder: the public network must be told none"
 
 
 def _public(path: Path, network: DiT, names: Names) -> tuple[tuple[str, ...], Transform]:

@@ -1,5 +1,6 @@
 """If these fail, what is exported is not what was trained, or has names under which nobody else reads it."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from reference_files import Reference
 
 from diffcurr import weights
 from diffcurr.codecs.kl import KLAutoencoder
-from diffcurr.networks import DiT, SongUNet
+from diffcurr.networks import DiT, SongUNet, diffusers_config
 from diffcurr.networks.convert import export_torch, load_torch
 from diffcurr.weights import Layout, Source
 
@@ -111,3 +112,42 @@ def test_what_has_no_public_network() -> None:
         export_torch(dit(text_width=24, shared_modulation=False))
     with pytest.raises(ValueError, match="Linear: says in no method torch_layout"):
         export_torch(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+
+
+def test_diffusers_dit() -> None:
+    """Weights, config and output of a tiny DiTTransformer2DModel of diffusers 0.42, with the original's frequencies.
+
+    (`downscale_freq_shift = 0` in each block, which `diffusers_config.FREQUENCIES` asks for.)
+    """
+    reference = Reference("diffusers_dit")
+    network = outline(lambda: DiT(8, 2, 4, 24, 2, 2, 10, rngs=nnx.Rngs(0)))
+    public = reference.weights()
+    load_torch(network, public)
+    output = network(reference["x_nchw"], reference["t"], {"label": reference["y"]})
+    np.testing.assert_allclose(output, reference["output_nchw"], atol=2e-5)
+    exported = export_torch(network, "diffusers")
+    assert exported.keys() == public.keys()
+    for key, array in public.items():
+        np.testing.assert_array_equal(exported[key], array, key)
+    recorded, model = json.loads(reference.text("config")), diffusers_config.model(network)
+    assert {key: recorded[key] for key in model.config} == model.config
+    assert (model.pipeline, model.notes) == ("DiTPipeline", (diffusers_config.FREQUENCIES,))
+
+
+def test_pixart_in_diffusers() -> None:
+    model = diffusers_config.model(dit(text_width=24))
+    assert model.pipeline == "PixArtAlphaPipeline" and model.others == ("tokenizer", "text_encoder")
+    assert model.config["caption_channels"] == 24 and model.config["cross_attention_dim"] == 48
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: unet(model_channels=8), "diffusers has no SongUNet: give --format=public"),
+        (lambda: dit(mlp_ratio=2.0), "mlp_ratio = 2: is always 4 in diffusers"),
+        (lambda: dit(num_classes=0), "diffusers' DiT is told a class, and this network is told nothing"),
+    ],
+)
+def test_what_diffusers_does_not_have(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        diffusers_config.model(make())
