@@ -30,7 +30,8 @@ _OF_JOB: dict[str, dict[str, flags.FlagHolder[Any]]] = {
     "train": {
         "allow_change": flags.DEFINE_multi_string(
             "allow_change", [], "A key of the config that may differ from the one that the workdir was made with."
-        )
+        ),
+        "wandb": flags.DEFINE_string("wandb", None, "A project of Weights & Biases that is told of the run too."),
     },
     "sample": {
         "classes": flags.DEFINE_multi_integer("class", None, "A class to draw; given several times, they take turns."),

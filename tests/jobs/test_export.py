@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,24 +20,27 @@ from diffcurr.errors import UserError
 from diffcurr.jobs import export
 from diffcurr.networks.convert import load_torch
 from diffcurr.pretrained import arrays
-from diffcurr.training.checkpoint import Checkpoints
+from diffcurr.training.checkpoint import Restored
 from diffcurr.training.state import TrainState, split_network
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def saved(workdir: pathlib.Path, config: ConfigDict) -> TrainState:
-    """A checkpoint at step 7, of random numbers, for which nothing is compiled."""
-    rng = np.random.default_rng(0)
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> Callable[[ConfigDict], TrainState]:
+    """Puts a state of a config in the place of the newest checkpoint: random numbers at step 7; compiles nothing."""
 
-    def draw(x: jax.ShapeDtypeStruct) -> jax.Array:
-        return jax.device_put(np.full(x.shape, 7, x.dtype) if not x.shape else rng.random(x.shape, x.dtype), x.sharding)
+    def trained(config: ConfigDict) -> TrainState:
+        rng = np.random.default_rng(0)
 
-    state = jax.tree.map(draw, experiment_lib.from_config(config).abstract_state)
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        checkpoints.proven = True  # it is not read back
-        checkpoints.save(7, state, {}, config_lib.to_json(config), None)
-    return jax.device_get(state)
+        def draw(x: jax.ShapeDtypeStruct) -> jax.Array:
+            return jax.device_put(rng.random(x.shape, x.dtype) if x.shape else np.full((), 7, x.dtype), x.sharding)
+
+        state = jax.tree.map(draw, experiment_lib.from_config(config).abstract_state)
+        monkeypatch.setattr(export, "restored", lambda experiment, workdir: Restored(state, {}, {}, {}))
+        return jax.device_get(state)
+
+    return trained
 
 
 def loaded(path: pathlib.Path, config: ConfigDict) -> Any:
@@ -46,10 +50,10 @@ def loaded(path: pathlib.Path, config: ConfigDict) -> Any:
     return split_network(network)[1]
 
 
-def test_a_denoiser(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_denoiser(trained: Any, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Averaged weights, or raw ones; public names, or diffusers' layout with what stands beside them there."""
     config = tiny.config(process="ddpm, learned variance", sampling__clip=1.0)
-    state = saved(tmp_path, config)
+    state = trained(config)
     assert export.run(config, tmp_path) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"wrote model.safetensors into {tmp_path / 'export'}: ") and "averaged" in said
@@ -74,10 +78,10 @@ def test_a_denoiser(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) 
     np.testing.assert_allclose(scheduler["trained_betas"], np.linspace(1e-4, 0.02, 1000))
 
 
-def test_an_autoencoder_and_a_pipeline_with_it(tmp_path: pathlib.Path) -> None:
+def test_an_autoencoder_and_a_pipeline_with_it(trained: Any, tmp_path: pathlib.Path) -> None:
     """What is exported is what the codec reads; a run in its latents is exported with it."""
     config = tiny.config(codec=tiny.AUTOENCODER, task="autoencoder")
-    state = saved(tmp_path / "kl", config)
+    state = trained(config)
     assert export.run(config, tmp_path / "kl", format="diffusers") == 0
     file = tmp_path / "kl" / "export" / "vae" / WEIGHTS
     codec = KL(weights=str(file), **{key: value for key, value in tiny.AUTOENCODER.items() if key != "name"})
