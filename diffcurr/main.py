@@ -23,14 +23,15 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of several process
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of several processes, announced by flags: which one, from 0.")
 _CONNECT_TIMEOUT = flags.DEFINE_integer("connect_timeout", 60, "Seconds to wait for all processes to be there.")
 _OUT = flags.DEFINE_string(
-    "out", None, "Folder for samples or latents; the workdir, or its folder encoded if not given."
+    "out", None, "Folder for what is written; the workdir, or its folder encoded or export if not given."
 )
 # Flags that go with some jobs, which take their values as arguments of these names.
 _OF_JOB: dict[str, dict[str, flags.FlagHolder[Any]]] = {
     "train": {
         "allow_change": flags.DEFINE_multi_string(
             "allow_change", [], "A key of the config that may differ from the one that the workdir was made with."
-        )
+        ),
+        "wandb": flags.DEFINE_string("wandb", None, "A project of Weights & Biases that is told of the run too."),
     },
     "sample": {
         "classes": flags.DEFINE_multi_integer("class", None, "A class to draw; given several times, they take turns."),
@@ -41,6 +42,13 @@ _OF_JOB: dict[str, dict[str, flags.FlagHolder[Any]]] = {
         "out": _OUT,
     },
     "encode": {"out": _OUT},
+    "export": {
+        "out": _OUT,
+        "format": flags.DEFINE_enum(
+            "format", "public", ["public", "diffusers"], "Names and files of the network's own code, or of diffusers."
+        ),
+        "raw": flags.DEFINE_bool("raw", False, "Export the weights of the last step instead of the averaged ones."),
+    },
     "compare": {"shard": flags.DEFINE_string("shard", None, "This machine's part of the runs, such as 0/2.")},
     "plan": {"topology": flags.DEFINE_string("topology", None, "The chips to plan for, such as v5e:16x16.")},
 }

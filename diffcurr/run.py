@@ -21,7 +21,7 @@ from diffcurr.experiment import Experiment
 from diffcurr.metrics.evaluation import Measured
 from diffcurr.reporting.progress import Line
 from diffcurr.sampling.drawing import Sampler, Sampling
-from diffcurr.training.checkpoint import Checkpoints
+from diffcurr.training.checkpoint import Checkpoints, Restored
 from diffcurr.training.state import TrainState
 from diffcurr.training.workdir import check_config, check_told, read_config
 
@@ -180,13 +180,26 @@ def open_run(
     """
     experiment, workdir = experiment_lib.from_config(config, devices), epath.Path(workdir)
     experiment.require_denoiser("samples are drawn from")
-    found = None
+    found = restored(experiment, workdir, told=True)
+    return Run(experiment.with_clusters(workdir, Line(), saved=found.progress.get("edges")), found.state, ema)
+
+
+def restored(experiment: Experiment, workdir: epath.PathLike, *, told: bool = False) -> Restored:
+    """The latest checkpoint of the run of an experiment.
+
+    Args:
+      told: whether the network will be told something, so that what its conditioning needs must be as in training.
+
+    Raises:
+      UserError: if there is none, or it was made with another config.
+    """
+    workdir, found = epath.Path(workdir), None
     if (workdir / "checkpoints").exists():
         check_config(workdir, experiment.config)
-        check_told(workdir, experiment.conditioning.identity())
-        checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-        found = checkpoints.restore(experiment.abstract_state)
-        checkpoints.close()
+        if told:
+            check_told(workdir, experiment.conditioning.identity())
+        with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+            found = checkpoints.restore(experiment.abstract_state)
     if found is None:
         raise UserError(f"workdir {workdir} holds no checkpoint: train first, or name another with --workdir")
-    return Run(experiment.with_clusters(workdir, Line(), saved=found.progress.get("edges")), found.state, ema)
+    return found

@@ -21,6 +21,10 @@ class Reference:
         array = self._arrays[key]
         return jnp.asarray(np.moveaxis(array, 1, -1) if array.ndim == 4 else array)
 
+    def text(self, key: str) -> str:
+        """A text that was recorded."""
+        return str(self._arrays[key])
+
     def weights(self) -> dict[str, np.ndarray]:
         return {name[2:]: self._arrays[name] for name in self._arrays.files if name.startswith("w/")}
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, ClassVar
 
 import jax
@@ -91,7 +91,7 @@ class KLAutoencoder(nnx.Module):
             latents = self.post_quant_conv(latents)
         return self.decoder(latents).astype(jnp.float32)
 
-    def torch_layout(self, arrays: Mapping[str, np.ndarray]) -> Layout:
+    def torch_layout(self, arrays: Collection[str]) -> Layout:
         """Where each parameter comes from in diffusers' weights (`diffcurr.networks.convert.load_torch`)."""
         return kl_weights.layout(weights_lib.parameters_of(self), arrays)
 
@@ -201,6 +201,34 @@ class KL(WithWeights):
         sizes = ("in_channels", "block_out_channels", "layers_per_block", "latent_channels", "norm_num_groups")
         settings = {name: getattr(self, name) for name in (*sizes, "use_quant_conv", "remat", "dtype")}
         return KLAutoencoder(**settings, rngs=rngs)
+
+    def diffusers_config(self, side: int) -> dict[str, Any]:
+        """The content of config.json for diffusers' AutoencoderKL.
+
+        Args:
+          side: of the pictures, in pixels.
+        """
+        levels = len(self.block_out_channels)
+        return {
+            "_class_name": "AutoencoderKL",
+            "in_channels": self.in_channels,
+            "out_channels": self.in_channels,
+            "down_block_types": ["DownEncoderBlock2D"] * levels,
+            "up_block_types": ["UpDecoderBlock2D"] * levels,
+            "block_out_channels": list(self.block_out_channels),
+            "layers_per_block": self.layers_per_block,
+            "act_fn": "silu",
+            "latent_channels": self.latent_channels,
+            "norm_num_groups": self.norm_num_groups,
+            "sample_size": side,
+            "scaling_factor": float(self.scale),
+            "shift_factor": float(self.shift) or None,
+            "latents_mean": list(self.mean) or None,
+            "latents_std": list(self.std) or None,
+            "force_upcast": True,
+            "use_quant_conv": self.use_quant_conv,
+            "use_post_quant_conv": self.use_quant_conv,
+        }
 
     def _abstract(self) -> KLAutoencoder:
         """The network with shapes for arrays."""

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from flax import nnx
-from safetensors.numpy import save
 
 from diffcurr import weights
 from diffcurr.codecs.base import Params
-from diffcurr.weights import Layout, Path, Source
+from diffcurr.pretrained import arrays as arrays_lib
+from diffcurr.weights import Layout, Path, Source, Transform
 
 KINDS = {"kernel": "weight", "scale": "weight", "bias": "bias"}  # the end of a parameter's path -> of its public name
 OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # in files of 2022
@@ -27,13 +27,8 @@ def layout(paths: Iterable[Path], names: Iterable[str]) -> Layout:
 
 def public_arrays(params: Params) -> dict[str, np.ndarray]:
     """Parameters by diffusers' names and in its layout, bit for bit: the inverse of loading them."""
-    found = {}
-    for path, value in nnx.traversals.flatten_mapping(params).items():
-        array = np.asarray(value)
-        if path[-1] == "kernel":
-            array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-        found[_name(path)] = np.ascontiguousarray(array)
-    return found
+    flat = {path: np.asarray(value) for path, value in nnx.traversals.flatten_mapping(params).items()}
+    return weights.export(flat, layout(flat, ()))
 
 
 def to_bytes(params: Params, facts: Mapping[str, str] | None = None) -> bytes:
@@ -43,7 +38,7 @@ def to_bytes(params: Params, facts: Mapping[str, str] | None = None) -> bytes:
       params: `diffcurr.codecs.kl.params_of(network)`.
       facts: texts that the file holds beside them.
     """
-    return save(public_arrays(params), metadata={**(facts or {}), "format": "pt"})  # which diffusers asks for
+    return arrays_lib.to_bytes(public_arrays(params), facts)
 
 
 def _name(path: Path) -> str:
@@ -57,9 +52,12 @@ def _source(path: Path, names: set[str]) -> Source:
     found = old if old in names and name not in names else name
     if path[-1] != "kernel":
         return Source((found,), weights.same)
-    return Source((found,), _dense if ".attentions." in name else weights.kernel)
+    return Source((found,), _DENSE if ".attentions." in name else weights.kernel)
 
 
-def _dense(array: np.ndarray) -> np.ndarray:
+def _into_dense(array: np.ndarray) -> np.ndarray:
     """[out, in], or a 1x1 convolution's [out, in, 1, 1] as in some files, -> [in, out]."""
     return weights.kernel(array[..., 0, 0] if array.shape[2:] == (1, 1) else array)
+
+
+_DENSE = Transform(_into_dense, weights.kernel.backward)

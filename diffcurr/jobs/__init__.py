@@ -5,7 +5,8 @@ from typing import Any
 
 from diffcurr import lazy
 
-JOBS = ("train", "sample", "evaluate", "analyze", "features", "compare", "plan", "encode")  # modules of this package
+# Modules of this package.
+JOBS = ("train", "sample", "evaluate", "analyze", "features", "compare", "plan", "encode", "export")
 
 __getattr__ = lazy.modules_of(__name__)
 

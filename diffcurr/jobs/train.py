@@ -20,7 +20,9 @@ from diffcurr.data.sources import Source, identity
 from diffcurr.errors import UserError
 from diffcurr.experiment import Experiment
 from diffcurr.metrics import evaluation
+from diffcurr.reporting import wandb_run
 from diffcurr.reporting.progress import Line, Progress, duration
+from diffcurr.reporting.wandb_run import WandbRun
 from diffcurr.reporting.writers import EVALUATIONS, Discard, MetricWriter, read_rows
 from diffcurr.training import distributed, memory
 from diffcurr.training.checkpoint import Checkpoints
@@ -44,16 +46,19 @@ CUT_BY = (
 """What the edges of the clusters follow from; from `analysis` on, where a curve is measured."""
 
 
-def run(config: ConfigDict, workdir: epath.PathLike, allow_change: Sequence[str] = ()) -> int:
+def run(config: ConfigDict, workdir: epath.PathLike, allow_change: Sequence[str] = (), wandb: str | None = None) -> int:
     """Trains into `workdir` from its newest checkpoint, or from the start. Returns the exit code.
 
     Args:
       allow_change: keys of the config that may differ from those that the workdir was made with; `data` stands for the
         examples.
+      wandb: a project of Weights & Biases that is told of the run too; none if None.
 
     Raises:
       UserError: for whatever the user gave that does not work; the last checkpoint is kept.
     """
+    if wandb is not None:
+        wandb_run.require(wandb)
     experiment = experiment_lib.from_config(config)
     memory.check(experiment.abstract_state, experiment.mesh)
     source = distributed.primary_first(experiment.dataset.opened)
@@ -63,7 +68,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, allow_change: Sequence[str]
         folder.check_data(identity(source) | told, getattr(source, "classes", None))
         try:
             with memory.explaining(), folder.explaining(), Checkpoints(folder.path / "checkpoints") as checkpoints:
-                return _train(experiment, source, folder, checkpoints, termination)
+                return _train(experiment, source, folder, checkpoints, termination, wandb)
         except FloatingPointError as error:
             saved = "nothing was saved" if termination.saved is None else f"step {termination.saved} is saved"
             raise UserError(
@@ -73,7 +78,12 @@ def run(config: ConfigDict, workdir: epath.PathLike, allow_change: Sequence[str]
 
 
 def _train(
-    experiment: Experiment, source: Source, folder: Workdir, checkpoints: Checkpoints, termination: Termination
+    experiment: Experiment,
+    source: Source,
+    folder: Workdir,
+    checkpoints: Checkpoints,
+    termination: Termination,
+    wandb: str | None,
 ) -> int:
     config, task, workdir = experiment.config, experiment.task, folder.path
     primary = distributed.is_primary()
@@ -116,7 +126,8 @@ def _train(
     )
 
     ################################################################ the loop
-    writer = MetricWriter(workdir, step, folder.check) if primary else Discard()
+    sinks = [WandbRun(workdir, wandb, config_lib.to_json(config))] if primary and wandb is not None else []
+    writer = MetricWriter(workdir, step, folder.check, sinks) if primary else Discard()
     save_grid = functools.partial(reporting.figures.save_grid, alpha=experiment.has_alpha)
     new_window = functools.partial(task.window, experiment)
     earlier = from_plain(task.metrics, saved.get("window", {})) if config.log_every else []
@@ -165,6 +176,7 @@ def _train(
             columns, captions = task.columns(experiment), task.captions(experiment)
             with_captions = functools.partial(save_grid, captions=captions)
             writer.submit(with_captions, _grid(workdir, loop.number), images, columns)
+            writer.picture(loop.number, _grid(workdir, loop.number))
             writer.submit(task.save_figures, experiment, workdir)
         if measure and evaluate:
             jax.block_until_ready(loop.state)

@@ -94,7 +94,7 @@ class DiT(nnx.Module):
         if hidden_size % num_heads or hidden_size % 4:
             raise ValueError(f"hidden_size = {hidden_size}: must be divisible by num_heads = {num_heads} and by 4")
         self.input_size, self.patch_size = input_size, patch_size
-        self.hidden_size, self.depth = hidden_size, depth
+        self.hidden_size, self.depth, self.learn_sigma = hidden_size, depth, learn_sigma
         self.out_channels = in_channels * (2 if learn_sigma else 1)
         self.remat, self.scan_unroll, self.dtype = remat, scan_unroll, jnp.dtype(dtype)
         self.shares_modulation = shared_modulation

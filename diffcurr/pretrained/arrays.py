@@ -1,4 +1,4 @@
-"""Arrays of a file of weights: read without trusting it, and held against what the network has."""
+"""Arrays of a file of weights: read without trusting it, held against what the network has, and written."""
 
 import math
 import os
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from etils import epath
 from safetensors import safe_open
+from safetensors.numpy import save
 
 from diffcurr.errors import UserError, first_line
 from diffcurr.weights import as_float32, check_names  # JAX, which it imports, lets NumPy know bfloat16
@@ -87,6 +88,15 @@ def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
             raise ValueError(f"{left} bytes are not an array of shape {shape} and dtype {dtype}")
         stream.seek(0)
         return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+
+
+def to_bytes(arrays: Mapping[str, np.ndarray], facts: Mapping[str, str] | None = None) -> bytes:
+    """A safetensors file of weights, as PyTorch's libraries read it too.
+
+    Args:
+      facts: texts that the file holds beside them.
+    """
+    return save(dict(arrays), metadata={**(facts or {}), "format": "pt"})  # which diffusers asks for
 
 
 def _check_size(size: int, most: int) -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from diffcurr import weights
 from diffcurr.pretrained import resizing
-from diffcurr.weights import Layout, Path, Source
+from diffcurr.weights import Layout, Path, Source, Transform
 
 PRECISION = jax.lax.Precision.HIGHEST  # as PyTorch's float32
 EPSILON = 1e-6  # of the layer norms
@@ -157,7 +157,7 @@ class DINOv2(nnx.Module):
         if kind in WHOLE:
             public, transform = WHOLE[kind], weights.same
             if kind in ("cls_token", "positions"):
-                transform = functools.partial(_without_axes, ndim=1 if kind == "cls_token" else 2)
+                transform = _without_axes(1 if kind == "cls_token" else 2)
         else:
             public = f"{layers[str(path[-2])]}.{'bias' if kind == 'bias' else 'weight'}"
             transform = weights.kernel if kind == "kernel" else weights.same
@@ -269,10 +269,14 @@ def prepare(images: Float[Array, "batch height width channel"]) -> Float[Array, 
     return (x - jnp.asarray(MEAN)) / jnp.asarray(STD)
 
 
-def _without_axes(array: np.ndarray, ndim: int) -> np.ndarray:
-    """Without the axes of length 1 in front of the last `ndim`; as it is, if there are others."""
-    lead = array.ndim - ndim
-    return array.reshape(array.shape[lead:]) if lead > 0 and set(array.shape[:lead]) == {1} else array
+def _without_axes(ndim: int) -> Transform:
+    """Three axes, those before the last `ndim` of length 1 <-> the last `ndim`; as it is, if there are others."""
+
+    def without(array: np.ndarray) -> np.ndarray:
+        lead = array.ndim - ndim
+        return array.reshape(array.shape[lead:]) if lead > 0 and set(array.shape[:lead]) == {1} else array
+
+    return Transform(without, lambda array: array.reshape((1,) * (3 - ndim) + array.shape))
 
 
 def _shape(arrays: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int, ...]:

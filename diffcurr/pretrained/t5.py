@@ -4,7 +4,7 @@ Weights are read under Hugging Face's names, from files of the encoder alone or 
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -100,8 +100,8 @@ class T5Encoder(nnx.Module):
         table, other = TABLES if TABLES[0] in arrays else TABLES[::-1]
         sources[("tokens",)] = sources[("tokens",)]._replace(names=(table,))
         unused = frozenset(name for name in arrays if not _wanted(name))
-        if isinstance(arrays, Mapping) and {table, other} <= arrays.keys():
-            return Layout(sources, {other: weights.as_float32(table, np.asarray(arrays[table]))}, unused)
+        if {table, other} <= set(arrays):
+            return Layout(sources, ignored=unused, copies={other: table})
         return Layout(sources, ignored=unused | {other})
 
 

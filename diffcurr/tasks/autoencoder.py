@@ -5,7 +5,6 @@ import functools
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import jax
 import numpy as np
 from etils import epath
 from flax import nnx
@@ -18,7 +17,7 @@ from diffcurr.curriculum.rules import Patience
 from diffcurr.metrics import evaluation
 from diffcurr.metrics.evaluation import Measured
 from diffcurr.sampling.evaluator import features_of
-from diffcurr.tasks.base import Evaluator, Experiment, Task
+from diffcurr.tasks.base import CONFIG, WEIGHTS, Evaluator, Experiment, Folder, Task
 from diffcurr.training import distributed, sharding
 from diffcurr.training.autoencoder import AutoencoderStep, Metrics, autoencoder_step
 from diffcurr.training.compiled import CompiledStep, compile_step
@@ -128,15 +127,19 @@ class Autoencoder(Task):
 
         return evaluate
 
+    def diffusers(self, experiment: Experiment) -> Folder:
+        config = experiment.codec.diffusers_config(experiment.dataset.shape[0])
+        return Folder(f"vae/{WEIGHTS}", {f"vae/{CONFIG}": config})
+
     def export(self, experiment: Experiment, state: TrainState, workdir: epath.Path) -> None:
-        params = _on_host(experiment, state.ema)
+        params = sharding.on_host(state.ema, experiment.mesh)
         if distributed.is_primary():
             with atomic_file.replacing(workdir / FILE) as path:
                 path.write_bytes(to_bytes(params, {"trained": f"step {int(state.step)}"}))
 
     def _reconstruct(self, experiment: Experiment, state: TrainState) -> Any:
         """A function of pictures on the host, on the devices of this process."""
-        params = _on_host(experiment, state.ema)
+        params = sharding.on_host(state.ema, experiment.mesh)
         return lambda images: experiment.decoder.reconstructed(params, images)
 
 
@@ -147,9 +150,3 @@ class AutoencoderWindow(Window):
         steps = self.check_finite()
         means = {name: float(np.mean([getattr(m, name) for m in steps])) for name in ("reconstruction", "divergence")}
         return super().summary(seconds) | means | {"learning_rate": float(steps[-1].learning_rate)}
-
-
-def _on_host(experiment: Experiment, params: Any) -> Any:
-    """Whole parameters, in every process."""
-    gathered = jax.jit(lambda tree: tree, out_shardings=sharding.replicated(experiment.mesh))(params)
-    return jax.tree.map(np.asarray, gathered)

@@ -1,8 +1,8 @@
 """What a task is."""
 
 import abc
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from etils import epath
@@ -18,6 +18,25 @@ Experiment: TypeAlias = Any
 """The parts of a config, `diffcurr.experiment.Experiment`, which knows the tasks."""
 
 Evaluator: TypeAlias = Callable[[TrainState], Measured]
+
+
+class Folder(NamedTuple):
+    """A model in the layout of diffusers.
+
+    Attributes:
+      trained: path in the folder of the weights of what was trained.
+      configs: path -> JSON values.
+      others: path -> reads the arrays of a part that was not trained here.
+      notes: what whoever loads it must know, a sentence each.
+    """
+
+    trained: str
+    configs: Mapping[str, Any]
+    others: Mapping[str, Callable[[], Mapping[str, np.ndarray]]] = {}
+    notes: Sequence[str] = ()
+
+
+WEIGHTS, CONFIG = "diffusion_pytorch_model.safetensors", "config.json"  # of each model, in diffusers
 
 
 class Task(ranges.Checked, abc.ABC):
@@ -83,6 +102,14 @@ class Task(ranges.Checked, abc.ABC):
 
     def save_figures(self, experiment: Experiment, workdir: epath.Path) -> None:
         """Writes pictures of the run so far into the workdir."""
+
+    def diffusers(self, experiment: Experiment) -> Folder:
+        """What of diffusers' layout stands beside the weights of what is trained. Reads and computes nothing.
+
+        Raises:
+          ValueError: if diffusers has nothing of the kind.
+        """
+        raise ValueError(f"task {experiment.config.task.name}: diffusers has nothing of the kind: give --format=public")
 
     def export(self, experiment: Experiment, state: TrainState, workdir: epath.Path) -> None:
         """Writes what other runs need of this one; called after each save, in every process."""

@@ -9,10 +9,15 @@ from etils import epath
 from flax import nnx
 from jaxtyping import Float
 
+from diffcurr.codecs import Codec, Identity
+from diffcurr.codecs.kl import KL
+from diffcurr.codecs.kl_weights import public_arrays
 from diffcurr.errors import concerning
 from diffcurr.metrics.evaluation import Measured
+from diffcurr.networks import diffusers_config as diffusers_network
+from diffcurr.processes import diffusers_config as diffusers_process
 from diffcurr.reporting import curriculum
-from diffcurr.tasks.base import Evaluator, Experiment, Task
+from diffcurr.tasks.base import CONFIG, WEIGHTS, Evaluator, Experiment, Folder, Task
 from diffcurr.training.compiled import CompiledStep, compile_step
 from diffcurr.training.randomness import stream_key
 from diffcurr.training.rows import read_rows
@@ -92,5 +97,34 @@ class Diffusion(Task):
     def position(self, experiment: Experiment) -> dict[str, Any]:
         return {"edges": list(experiment.edges)}
 
+    def diffusers(self, experiment: Experiment) -> Folder:
+        """The transformer, the scheduler, and the autoencoder where the run has its weights, as one pipeline."""
+        model = diffusers_network.model(experiment.network_outline)
+        scheduler = diffusers_process.scheduler(experiment.process, experiment.sampling.clip)
+        parts = {"transformer": model.config["_class_name"], "scheduler": scheduler["_class_name"]}
+        configs = {f"transformer/{CONFIG}": model.config, "scheduler/scheduler_config.json": scheduler}
+        others, notes = {}, list(model.notes)
+        codec = experiment.codec
+        if isinstance(codec, KL) and codec.weights and not (codec.shift or codec.mean or codec.std):
+            parts["vae"] = "AutoencoderKL"
+            configs[f"vae/{CONFIG}"] = codec.diffusers_config(codec.factor * experiment.shape[0])
+            others[f"vae/{WEIGHTS}"] = lambda: public_arrays(codec.load())
+        else:
+            notes.append(f"without a vae, since {_why_no_vae(codec)}: give vae=None to from_pretrained")
+        index = {name: ["diffusers", kind] for name, kind in parts.items()}
+        index |= {name: [None, None] for name in ("vae", *model.others) if name not in parts}
+        configs["model_index.json"] = {"_class_name": model.pipeline, **index}
+        return Folder(f"transformer/{WEIGHTS}", configs, others, notes)
+
     def save_figures(self, experiment: Experiment, workdir: epath.Path) -> None:
         curriculum.save_curriculum(workdir / curriculum.FILE, read_rows(workdir), experiment.levels)
+
+
+def _why_no_vae(codec: Codec) -> str:
+    if isinstance(codec, Identity):
+        return "what is noised is not encoded"
+    if not isinstance(codec, KL):
+        return f"diffusers has no {type(codec).__name__}"
+    if not codec.weights:
+        return "codec.weights is empty"
+    return "diffusers' pipelines know a scale of latents, and no codec.shift, mean or std"

@@ -75,6 +75,12 @@ def place(values: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(put, values)
 
 
+def on_host(values: Any, mesh: Mesh) -> Any:
+    """A pytree of arrays, whole, as NumPy arrays in every process."""
+    gathered = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(values)
+    return jax.tree.map(np.asarray, gathered)
+
+
 def rows_here(x: jax.Array) -> tuple[Int[np.ndarray, " row"], Shaped[np.ndarray, "row *rest"]]:
     """(their numbers, the rows) of an array, spread by its first axis, that this process holds.
 

@@ -163,10 +163,10 @@ def test_half_precision_is_loaded() -> None:
 def test_only_the_networks_own_filters_are_taken() -> None:
     weights = Reference("edm").weights()
     name = "model.enc.8x8_down.conv0.resample_filter"
-    with pytest.raises(ValueError, match=r"left over: enc\.4x4_down\.conv0\.resample_filter"):
+    with pytest.raises(ValueError, match=r"left over: model\.enc\.4x4_down\.conv0\.resample_filter"):
         load_torch(make_unet(), weights | {name.replace("8x8", "4x4"): weights[name]})
     del weights[name]
-    with pytest.raises(ValueError, match=r"arrays missing: enc\.8x8_down\.conv0\.resample_filter"):
+    with pytest.raises(ValueError, match=r"arrays missing: model\.enc\.8x8_down\.conv0\.resample_filter"):
         load_torch(make_unet(), weights)
 
 
