@@ -113,6 +113,7 @@ BAD_VALUES = {
     ),
     "learning rate": ({"optimizer__learning_rate": 0.0}, "optimizer: learning_rate = 0.0: must be a number above 0"),
     "cosine": ({"optimizer__schedule": "cosine", "optimizer__warmup_steps": 20}, "warmup_steps = 20: must be fewer"),
+    "wsd": ({"optimizer__schedule": "wsd"}, "optimizer: decay_share = 0.0: schedule = 'wsd' needs it above 0"),
     "weight decay": (
         {"optimizer__weight_decay": 0.1},
         "config key 'optimizer.weight_decay' is unknown: .*; optimizer.name = 'adamw' has it",
