@@ -10,6 +10,7 @@ from annotated_types import Interval
 from jaxtyping import Array, Float, Int
 
 from diffcurr import ranges
+from diffcurr.training import muon
 
 SCHEDULES: dict[str, str] = {"constant": "", "cosine": "", "inverse_sqrt": "decay_from", "wsd": "decay_share"}
 """`optimizer.schedule` -> the setting that belongs to it, which the others leave at 0."""
@@ -126,5 +127,25 @@ class AdamW(Adam):
         return optax.adamw(rate, self.b1, self.b2, self.eps, weight_decay=self.weight_decay)
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Muon(AdamW):
+    """Muon (Jordan et al. 2024) for matrices, made nearly orthogonal each by itself; AdamW for all other parameters.
+
+    Which is which, `diffcurr.training.muon` says: biases, tables and the first and last layers are AdamW's. Updates of
+    both have about the same size, so that one learning rate and weight decay serve both (Liu et al. 2025).
+
+    Attributes:
+      momentum: decay rate of a matrix's mean gradient.
+      rms: root mean square of the elements of a matrix's update at learning rate 1.
+    """
+
+    momentum: ranges.ShareBelowOne = 0.95
+    rms: ranges.Positive = 0.2
+
+    def update(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        settings = {"momentum": self.momentum, "rms": self.rms, "weight_decay": self.weight_decay}
+        return muon.muon(rate, super().update(rate), **settings)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "muon": Muon}
 """`optimizer.name` in a config -> the class."""
