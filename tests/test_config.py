@@ -282,6 +282,8 @@ def test_differences() -> None:
         "optimizer.schedule": ("constant", "cosine"),
         "steps": (4000, 9),
     }
+    config.optimizer.update(schedule="inverse_sqrt", decay_from=100)
+    assert set(differences(old, config)) == {"curriculum.patience", "optimizer.schedule", "optimizer.decay_from"}
 
 
 def test_the_analysis_matters_where_clusters_follow_from_it() -> None:

@@ -101,7 +101,8 @@ def differences(
       old: JSON values that this or an older version wrote, nested or flattened.
       new: completed.
     """
-    free += ("steps",) if new.optimizer.get("schedule") == "constant" else ()
+    endless = getattr(parts.choose("optimizer", new.optimizer.name), "endless", ())
+    free += ("steps",) if new.optimizer.get("schedule") in endless else ()
     clustering = parts.choose("curriculum.clustering", new.curriculum.clustering.name)
     free += () if "analysis" in clustering.measured_by else ("analysis",)
     before, after = without(to_json(upgrade(old)), free), without(to_json(new), free)

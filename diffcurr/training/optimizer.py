@@ -2,47 +2,89 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
+import jax.numpy as jnp
 import optax
 from annotated_types import Interval
+from jaxtyping import Array, Float, Int
 
 from diffcurr import ranges
+from diffcurr.training import muon
 
-SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
-    "constant": lambda rate, warmup, steps: (
-        optax.warmup_constant_schedule(0.0, rate, warmup) if warmup else optax.constant_schedule(rate)
-    ),
-    "cosine": lambda rate, warmup, steps: optax.warmup_cosine_decay_schedule(0.0, rate, warmup, steps),
-}
+SCHEDULES: dict[str, str] = {"constant": "", "cosine": "", "inverse_sqrt": "decay_from", "wsd": "decay_share"}
+"""`optimizer.schedule` -> the setting that belongs to it, which the others leave at 0."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer(ranges.Checked, abc.ABC):
     """What every optimizer has.
 
+    Class attributes:
+      endless: the schedules that do not depend on the number of steps of a run.
+
     Attributes:
       learning_rate: the largest during the run.
       warmup_steps: steps of a linear rise from 0.
-      schedule: `constant` after the warm-up, or `cosine` to 0 at the last step.
+      schedule: `constant` after the warm-up; `cosine` to 0 at the last step; `inverse_sqrt`, constant until the step
+        `decay_from` and from there on in proportion to 1 / sqrt(step) (EDM2, Karras et al. 2024); or
+        `wsd`, constant and then linear to 0 over the share `decay_share` of all steps (Hu et al. 2024, MiniCPM).
+      decay_from: of `inverse_sqrt`, the step from which the rate falls; 0 with the other schedules.
+      decay_share: of `wsd`, the share of all steps at the end in which the rate falls; 0 with the other schedules.
       clip_norm: largest global norm of the gradient; 0 for no clipping.
     """
+
+    endless: ClassVar[tuple[str, ...]] = ("constant", "inverse_sqrt")
 
     learning_rate: ranges.Positive = 1e-4
     warmup_steps: ranges.StepsOrNever = 0
     schedule: Annotated[str, ranges.OneOf(SCHEDULES)] = "constant"
+    decay_from: ranges.StepsOrNever = 0
+    decay_share: ranges.Share = 0.0
     clip_norm: ranges.NotNegative = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for schedule, setting in SCHEDULES.items():
+            value = getattr(self, setting) if setting else 0
+            if value and schedule != self.schedule:
+                raise ValueError(f"{setting} = {value}: is for schedule = {schedule!r}; give 0 with {self.schedule!r}")
+            if setting and not value and schedule == self.schedule:
+                raise ValueError(f"{setting} = {value}: schedule = {schedule!r} needs it above 0")
+        if self.schedule == "inverse_sqrt" and self.decay_from < self.warmup_steps:
+            raise ValueError(
+                f"decay_from = {self.decay_from}: must be at least warmup_steps = {self.warmup_steps}, in which the "
+                f"learning rate still rises"
+            )
 
     def rate(self, steps: int) -> optax.Schedule:
         """The learning rate as a function of the step, for a run of `steps` steps.
 
         Raises:
-          ValueError: if a cosine schedule has no step left after the warm-up.
+          ValueError: if a schedule that ends with the run has no step left after the warm-up.
         """
-        if self.schedule == "cosine" and self.warmup_steps >= steps:
-            raise ValueError(f"warmup_steps = {self.warmup_steps}: must be fewer than the run's {steps} steps")
-        return SCHEDULES[self.schedule](self.learning_rate, self.warmup_steps, steps)
+        rate, warmup = self.learning_rate, self.warmup_steps
+        steady = optax.warmup_constant_schedule(0.0, rate, warmup) if warmup else optax.constant_schedule(rate)
+        match self.schedule:
+            case "cosine":
+                if warmup >= steps:
+                    raise ValueError(f"warmup_steps = {warmup}: must be fewer than the run's {steps} steps")
+                return optax.warmup_cosine_decay_schedule(0.0, rate, warmup, steps)
+            case "inverse_sqrt":
+
+                def falling(step: Int[Array, ""] | int) -> Float[Array, ""]:
+                    return steady(step) / jnp.sqrt(jnp.maximum(step / self.decay_from, 1.0))
+
+                return falling
+            case "wsd":
+                falls = max(1, round(self.decay_share * steps))
+                if warmup + falls > steps:
+                    raise ValueError(
+                        f"decay_share = {self.decay_share}: warmup_steps = {warmup} and {falls} steps in which the "
+                        f"rate falls are more than the run's {steps} steps"
+                    )
+                return optax.join_schedules([steady, optax.linear_schedule(rate, 0.0, falls)], [steps - falls])
+        return steady
 
     @abc.abstractmethod
     def update(self, rate: optax.Schedule) -> optax.GradientTransformation:
@@ -85,5 +127,25 @@ class AdamW(Adam):
         return optax.adamw(rate, self.b1, self.b2, self.eps, weight_decay=self.weight_decay)
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Muon(AdamW):
+    """Muon (Jordan et al. 2024) for matrices, made nearly orthogonal each by itself; AdamW for all other parameters.
+
+    Which is which, `diffcurr.training.muon` says: biases, tables and the first and last layers are AdamW's. Updates of
+    both have about the same size, so that one learning rate and weight decay serve both (Liu et al. 2025).
+
+    Attributes:
+      momentum: decay rate of a matrix's mean gradient.
+      rms: root mean square of the elements of a matrix's update at learning rate 1.
+    """
+
+    momentum: ranges.ShareBelowOne = 0.95
+    rms: ranges.Positive = 0.2
+
+    def update(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        settings = {"momentum": self.momentum, "rms": self.rms, "weight_decay": self.weight_decay}
+        return muon.muon(rate, super().update(rate), **settings)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "muon": Muon}
 """`optimizer.name` in a config -> the class."""

@@ -113,9 +113,10 @@ BAD_VALUES = {
     ),
     "learning rate": ({"optimizer__learning_rate": 0.0}, "optimizer: learning_rate = 0.0: must be a number above 0"),
     "cosine": ({"optimizer__schedule": "cosine", "optimizer__warmup_steps": 20}, "warmup_steps = 20: must be fewer"),
+    "wsd": ({"optimizer__schedule": "wsd"}, "optimizer: decay_share = 0.0: schedule = 'wsd' needs it above 0"),
     "weight decay": (
         {"optimizer__weight_decay": 0.1},
-        "config key 'optimizer.weight_decay' is unknown: .*; optimizer.name = 'adamw' has it",
+        "config key 'optimizer.weight_decay' is unknown: .*; optimizer.name = 'adamw' or 'muon' has it",
     ),
     "ema": ({"ema__decay": 1.0}, r"ema.decay = 1.0: must be a number in \[0, 1\)"),
     "ema ramp-up": ({"ema__rampup": -0.1}, "ema.rampup = -0.1: must be a number of at least 0"),
@@ -222,7 +223,7 @@ def test_the_command_line(start: Callable, tmp_path: pathlib.Path) -> None:
         '--config.process.weighting.gama: the config has no such key. Did you mean "gamma"': start(
             tmp_path / "j", "--config.process.weighting=min_snr", "--config.process.weighting.gama=2"
         ),
-        "optimizer.name = 'sgd': choose one of adam, adamw": start(tmp_path / "k", "--config.optimizer=sgd"),
+        "optimizer.name = 'sgd': choose one of adam, adamw, muon": start(tmp_path / "k", "--config.optimizer=sgd"),
         "invalid literal for int() with base 10: 'many'": start(tmp_path / "b", "--config.steps=many"),
         "--config is missing": start(tmp_path / "c", tiny=False),
         "--config=nowhere.py: there is no such file; give a path or one of cifar10, digits, ": start(

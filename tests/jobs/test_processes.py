@@ -37,7 +37,8 @@ SETTINGS = {  # plain DDPM: tests/training/test_step.py, tests/jobs/test_resume.
     "rule uncertainty": {"curriculum": {"name": "uncertainty", "features": 4}},
     "rule progress": {"curriculum": {"name": "progress", "memory": 10.0}, "process": "flow"},
     "text, U-Net": worded.TEXT | {"network": "song_unet", "process": "edm", "sampling__solver": "heun"},
-    "text, one modulation": worded.TEXT | {"network__shared_modulation": True, "microbatches": 2},
+    "optimizer muon, text with one modulation": worded.TEXT  # every kind of fused kernel
+    | {"network__shared_modulation": True, "microbatches": 2, "optimizer": {"name": "muon", "weight_decay": 0.01}},
     "autoencoder": {"task": "autoencoder", "codec": tiny.AUTOENCODER, "conditioning": "none"},
 }
 
