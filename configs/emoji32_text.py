@@ -6,7 +6,11 @@ r"""Emoji from their names, 32x32: text to image on a laptop.
     python -m diffcurr.main --config=configs/emoji32_text.py --config.dataset.data_dir=DATA_DIR \
         --job=sample --prompt="a red apple" --prompt="a sad face"
 
-Expected result: none yet.
+Expected result: of 1,000 samples for the captions of the 418 test pictures, whose names were not trained on, the
+shipped classifier puts a share of 0.515 (0.484 to 0.546) into the category of their caption with a guidance of 3, and
+0.365 (0.336 to 0.395) without; dealt at random, the same samples would have 0.161 and 0.141. Real test pictures have
+0.668. Colours, flags and round yellow faces come out as asked for, most other shapes do not. One seed; 90 minutes on
+two CPU cores that had other work.
 
 Where the settings come from: none is published for a network and a data set this small. The process is EDM's (Karras et
 al. 2022), the network DiT's with PixArt-alpha's attention to the text (Chen et al. 2023), the share of texts dropped
@@ -29,5 +33,7 @@ def get_config() -> ConfigDict:
     config.ema.decay = 0.999
     config.curriculum.patience = 30
     config.sampling.update(solver={"name": "heun"}, steps=18, samples=64, guidance=3.0)
+    metrics = {"frechet_distance": {}, "held_out_frechet_distance": {}, "class_agreement": {}}
+    config.evaluation.update(samples=1000, metrics=ConfigDict(metrics))
     config.update(log_every=50, checkpoint_every=1000, sample_every=2000)
     return config
