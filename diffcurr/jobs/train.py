@@ -145,6 +145,7 @@ def _train(
     carry = compiled.initial_carry(state)
     loop = Loop(compiled.step, state, carry, batches, compiled.batch_sharding, new_window, step, earlier)
     del state, restored  # the loop's from here on: each step donates the state
+    utilisation = experiment.utilisation() if config.log_every else None
     loss: float | None = None  # of the last window, if comparable between checkpoints
 
     def report(summary: dict[str, Any] | None) -> None:
@@ -155,6 +156,8 @@ def _train(
         loss = summary["loss"] if summary.get("stage") == summary.get("num_stages") else None
         if config.log_every:
             at = summary.pop("step")
+            if utilisation is not None:
+                summary["mfu"] = summary["steps_per_second"] * utilisation
             writer.write(at, summary)
             progress.report(at, summary)
 
