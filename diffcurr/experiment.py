@@ -38,6 +38,7 @@ from diffcurr.metrics import features
 from diffcurr.metrics.evaluation import METRICS, Metric
 from diffcurr.metrics.features import Features
 from diffcurr.networks import NETWORKS
+from diffcurr.planning import chips, costs
 from diffcurr.pretrained.text_encoders import TEXT_ENCODERS
 from diffcurr.processes import DENSITIES, PREDICTIONS, PROCESSES, WEIGHTINGS, Process
 from diffcurr.reporting.progress import Countdown, Line
@@ -160,6 +161,32 @@ class Experiment:
     def compiled(self) -> CompiledStep:
         """The train step for this config's mesh; compiled at its first call."""
         return self.task.compiled(self)
+
+    def model_flops(self) -> float | None:
+        """Floating-point operations of the forward and backward pass of one step over the global batch.
+
+        Those of the matrix products and convolutions of the model, whatever is computed again in the backward pass
+        (`network.remat`) and without the codec. None for a task that does not count them.
+        """
+        plain = self
+        if self.config.network.get("remat", "none") != "none":
+            config = config_lib.changed(self.config, {"network": {"remat": "none"}})
+            plain = dataclasses.replace(
+                self, make_network=from_config(config, list(self.mesh.devices.flat)).make_network
+            )
+        loss = plain.task.example_loss(plain)
+        if loss is None:
+            return None
+        return self.config.batch_size * costs.gradient_flops(loss, self.abstract_state.params)
+
+    def utilisation(self) -> float | None:
+        """`model_flops` over what all devices could do in a second, by their peak in bfloat16.
+
+        Times steps a second it is the model-flops utilisation. None where the chip's peak is not known.
+        """
+        chip = chips.known(self.mesh.devices.flat[0].device_kind)
+        flops = self.model_flops() if chip else None
+        return flops / (self.mesh.size * chip.flops) if chip and flops else None
 
     @functools.cached_property
     def codec_params(self) -> Any:

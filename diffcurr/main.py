@@ -31,6 +31,7 @@ _OF_JOB: dict[str, dict[str, flags.FlagHolder[Any]]] = {
         "allow_change": flags.DEFINE_multi_string(
             "allow_change", [], "A key of the config that may differ from the one that the workdir was made with."
         ),
+        "profile": flags.DEFINE_string("profile", "", "STEP:STEPS, the steps of which a trace for xprof is written."),
         "wandb": flags.DEFINE_string("wandb", None, "A project of Weights & Biases that is told of the run too."),
     },
     "sample": {

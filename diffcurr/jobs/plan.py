@@ -21,7 +21,6 @@ from diffcurr.planning.costs import PlannedStep
 from diffcurr.planning.search import Search
 from diffcurr.reporting import plan as plan_report
 from diffcurr.reporting.progress import Line
-from diffcurr.training.step import Draws, microbatch_loss
 
 
 def run(config: ConfigDict, workdir: epath.PathLike, topology: str | None) -> int:
@@ -77,17 +76,11 @@ def planned_step(config: ConfigDict, devices: Sequence[jax.Device], changes: Map
     experiment.require_denoiser("--job=plan plans")
     step, state, condition = experiment.compiled, experiment.compiled.abstract_state, experiment.conditioning.spec()
 
-    def examples(number: int, shape: tuple[int, ...], make: Any) -> Batch:
-        fields = {name: make((number, *field.shape), field.dtype) for name, field in condition.items()}
-        return Batch(make((number, *shape), jnp.float32), fields)
-
-    def example_loss(params: Any) -> jax.Array:
-        one = examples(1, experiment.shape, jnp.zeros)
-        draws = Draws(jnp.full(1, 0.5), jnp.zeros_like(one.x), jnp.zeros(1, bool))
-        return microbatch_loss(params, experiment.step_config, one, draws)[0]
-
     make = functools.partial(jax.ShapeDtypeStruct, sharding=step.batch_sharding)
-    batch = examples(config.batch_size, experiment.dataset.shape, make)  # as it is read; the step encodes it
+    fields = {name: make((config.batch_size, *field.shape), field.dtype) for name, field in condition.items()}
+    batch = Batch(make((config.batch_size, *experiment.dataset.shape), jnp.float32), fields)  # as read; not yet encoded
     first = jax.eval_shape(step.initial_carry, state)
     weights = [first, jax.eval_shape(step.step, state, batch, first)[1]]
+    example_loss = experiment.task.example_loss(experiment)
+    assert example_loss is not None  # of a denoiser it is known
     return PlannedStep(config, experiment.mesh, step.step, state, batch, weights, example_loss)

@@ -27,6 +27,7 @@ from diffcurr.reporting.writers import EVALUATIONS, Discard, MetricWriter, read_
 from diffcurr.training import distributed, memory
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.loop import Loop
+from diffcurr.training.profiling import FOLDER, Profile
 from diffcurr.training.termination import Termination
 from diffcurr.training.window import from_plain, to_plain
 from diffcurr.training.workdir import DATA, Workdir
@@ -46,13 +47,20 @@ CUT_BY = (
 """What the edges of the clusters follow from; from `analysis` on, where a curve is measured."""
 
 
-def run(config: ConfigDict, workdir: epath.PathLike, allow_change: Sequence[str] = (), wandb: str | None = None) -> int:
+def run(
+    config: ConfigDict,
+    workdir: epath.PathLike,
+    allow_change: Sequence[str] = (),
+    wandb: str | None = None,
+    profile: str = "",
+) -> int:
     """Trains into `workdir` from its newest checkpoint, or from the start. Returns the exit code.
 
     Args:
       allow_change: keys of the config that may differ from those that the workdir was made with; `data` stands for the
         examples.
       wandb: a project of Weights & Biases that is told of the run too; none if None.
+      profile: STEP:STEPS, the steps of which a trace is written; "" for none.
 
     Raises:
       UserError: for whatever the user gave that does not work; the last checkpoint is kept.
@@ -60,6 +68,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, allow_change: Sequence[str]
     if wandb is not None:
         wandb_run.require(wandb)
     experiment = experiment_lib.from_config(config)
+    tracing = Profile(profile, experiment.config.steps)
     memory.check(experiment.abstract_state, experiment.mesh)
     source = distributed.primary_first(experiment.dataset.opened)
     with Workdir(workdir, experiment.config, allow_change) as folder, Termination() as termination:
@@ -68,7 +77,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, allow_change: Sequence[str]
         folder.check_data(identity(source) | told, getattr(source, "classes", None))
         try:
             with memory.explaining(), folder.explaining(), Checkpoints(folder.path / "checkpoints") as checkpoints:
-                return _train(experiment, source, folder, checkpoints, termination, wandb)
+                return _train(experiment, source, folder, checkpoints, termination, tracing, wandb)
         except FloatingPointError as error:
             saved = "nothing was saved" if termination.saved is None else f"step {termination.saved} is saved"
             raise UserError(
@@ -83,6 +92,7 @@ def _train(
     folder: Workdir,
     checkpoints: Checkpoints,
     termination: Termination,
+    tracing: Profile,
     wandb: str | None,
 ) -> int:
     config, task, workdir = experiment.config, experiment.task, folder.path
@@ -103,6 +113,7 @@ def _train(
             f"workdir {workdir} has no checkpoint any more, though one was saved: bring back its folder checkpoints, "
             f"or start another run with --workdir"
         )
+    tracing.check(termination.saved or 0)
     experiment = experiment.with_texts(source, workdir, Line(silent=not primary))
     # Whatever can fail is done before anything else is written.
     evaluate = task.evaluator(experiment, config.evaluation.training_samples) if config.evaluate_every else None
@@ -134,6 +145,7 @@ def _train(
     carry = compiled.initial_carry(state)
     loop = Loop(compiled.step, state, carry, batches, compiled.batch_sharding, new_window, step, earlier)
     del state, restored  # the loop's from here on: each step donates the state
+    utilisation = experiment.utilisation() if config.log_every else None
     loss: float | None = None  # of the last window, if comparable between checkpoints
 
     def report(summary: dict[str, Any] | None) -> None:
@@ -144,6 +156,8 @@ def _train(
         loss = summary["loss"] if summary.get("stage") == summary.get("num_stages") else None
         if config.log_every:
             at = summary.pop("step")
+            if utilisation is not None:
+                summary["mfu"] = summary["steps_per_second"] * utilisation
             writer.write(at, summary)
             progress.report(at, summary)
 
@@ -185,6 +199,9 @@ def _train(
             progress.say(f"step {loop.number}: {evaluation.describe(measured)}")
             writer.write(loop.number, evaluation.flat(measured), EVALUATIONS)
 
+    def wait() -> None:
+        jax.block_until_ready(loop.state)
+
     progress.say("compiling the train step ...")
     began, first_step, stop, unreadable = loop.clock.now(), step, False, None
     try:
@@ -193,7 +210,8 @@ def _train(
                 look(*_missing(config, workdir, step))
             while loop.number < config.steps and not stop:
                 try:
-                    loop.advance()
+                    with tracing.step(step + 1, workdir / FOLDER, wait, loop.clock):
+                        loop.advance()
                 except UserError as error:  # an example that cannot be read
                     if loop.number == first_step or jax.process_count() > 1:  # the others do not know of it
                         raise
@@ -219,6 +237,7 @@ def _train(
                     ) from unreadable
                 look(*_due_at(config, step))
     finally:
+        tracing.close()
         writer.submit(task.save_figures, experiment, workdir)
         writer.close()
     if step < config.steps:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import os
+import re
 from collections.abc import Sequence
 
 import jax
@@ -83,6 +84,20 @@ GPUS = {  # NVIDIA's data sheets (SXM) and tuning guides; the interconnect is NV
     "h200": _gpu(141e9, 989e12, 4800e9, 450e9, **_HOPPER),
 }
 GPUS_A_HOST = 8
+KINDS: dict[str, Chip] = {  # what JAX calls the devices whose peak is known, as patterns
+    r"TPU v4": TPUS["v4"],
+    r"TPU v5 ?(lite|e)": TPUS["v5e"],
+    r"TPU v5p?": TPUS["v5p"],
+    r"TPU v6 ?(lite|e)": TPUS["v6e"],
+    r"NVIDIA A100.*": GPUS["a100"],
+    r"NVIDIA H100 80GB HBM3": GPUS["h100"],  # SXM; others are slower
+    r"NVIDIA H200": GPUS["h200"],
+}
+
+
+def known(device_kind: str) -> Chip | None:
+    """The chip of a device, by `jax.Device.device_kind`; None for one whose figures are not known, such as a CPU."""
+    return next((chip for pattern, chip in KINDS.items() if re.fullmatch(pattern, device_kind)), None)
 
 
 def open_topology(name: str) -> tuple[Chip, Sequence[jax.Device]]:

@@ -84,9 +84,18 @@ def step_flops(planned: PlannedStep, with_settings: WithSettings) -> tuple[float
 
 
 def _example_flops(planned: PlannedStep) -> float:
+    return gradient_flops(planned.example_loss, planned.state.params)
+
+
+def gradient_flops(loss: Callable[[Any], jax.Array], params: Any) -> float:
+    """Floating-point operations of a loss and its gradient, with those of what is recomputed between the two.
+
+    Args:
+      params: shapes of the parameters.
+    """
     # Without shardings: they belong to the compiled program, and this one is only read.
-    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), planned.state.params)
-    return program.matmul_flops(jax.make_jaxpr(jax.grad(planned.example_loss))(params).jaxpr)
+    plain = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+    return program.matmul_flops(jax.make_jaxpr(jax.grad(loss))(plain).jaxpr)
 
 
 def least_traffic(planned: PlannedStep) -> float:

@@ -94,14 +94,15 @@ class Progress(Line):
         Args:
           step: the last step that was taken.
           values: what is logged of the steps since the last report: `stage` and `num_stages` of a curriculum, `loss`,
-            `steps_per_second`, `images_per_second`, and `data_wait`, the share of the time that was spent waiting for
-            data.
+            `steps_per_second`, `images_per_second`, `data_wait`, the share of the time that was spent waiting for
+            data, and `mfu`, the model-flops utilisation, where the chip is known.
         """
         left = (self._total - step) / values["steps_per_second"]
         stage = f"stage {values['stage']}/{values['num_stages']}  " if "stage" in values else ""
+        utilisation = f"mfu {values['mfu']:.1%}  " if "mfu" in values else ""
         line = (
             f"step {step}/{self._total}  {stage}loss {values['loss']:.4f}  "
-            f"{values['images_per_second']:,.0f} images/s  waiting for data {values['data_wait']:.1%}  "
+            f"{values['images_per_second']:,.0f} images/s  {utilisation}waiting for data {values['data_wait']:.1%}  "
             f"{duration(left)} left"
         )
         self.show(line, step / self._total)

@@ -4,6 +4,7 @@ import abc
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
+import jax
 import numpy as np
 from etils import epath
 from jaxtyping import Float
@@ -69,6 +70,11 @@ class Task(ranges.Checked, abc.ABC):
     @abc.abstractmethod
     def compiled(self, experiment: Experiment) -> CompiledStep:
         """The train step for the experiment's mesh; compiled at its first call."""
+
+    def example_loss(self, experiment: Experiment) -> Callable[[Any], jax.Array] | None:
+        """Parameters -> loss of one example, to be traced and not run; None where operations are not counted."""
+        del experiment
+        return None
 
     @abc.abstractmethod
     def window(self, experiment: Experiment, first_step: int, earlier: Sequence[Any]) -> Window:

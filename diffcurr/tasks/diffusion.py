@@ -1,14 +1,17 @@
 """A denoising network, trained under a curriculum."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from flax import nnx
 from jaxtyping import Float
 
+from diffcurr.batch import Batch
 from diffcurr.codecs import Codec, Identity
 from diffcurr.codecs.kl import KL
 from diffcurr.codecs.kl_weights import public_arrays
@@ -22,7 +25,7 @@ from diffcurr.training.compiled import CompiledStep, compile_step
 from diffcurr.training.randomness import stream_key
 from diffcurr.training.rows import read_rows
 from diffcurr.training.state import TrainState, init_state, split_network
-from diffcurr.training.step import Metrics, train_step
+from diffcurr.training.step import Draws, Metrics, microbatch_loss, train_step
 from diffcurr.training.window import CurriculumWindow, Window
 
 
@@ -61,6 +64,17 @@ class Diffusion(Task):
             experiment.mesh,
             codec,
         )
+
+    def example_loss(self, experiment: Experiment) -> Callable[[Any], jax.Array]:
+        fields = experiment.conditioning.spec()
+
+        def loss(params: Any) -> jax.Array:
+            told = {name: jnp.zeros((1, *field.shape), field.dtype) for name, field in fields.items()}
+            one = Batch(jnp.zeros((1, *experiment.shape)), told)
+            draws = Draws(jnp.full(1, 0.5), jnp.zeros_like(one.x), jnp.zeros(1, bool))
+            return microbatch_loss(params, experiment.step_config, one, draws)[0]
+
+        return loss
 
     def window(self, experiment: Experiment, first_step: int, earlier: Sequence[Any]) -> Window:
         batch_size, stages = experiment.config.batch_size, experiment.rule.num_stages
