@@ -24,6 +24,7 @@ FREE_KEYS = (
     "dataset.data_dir",
     "dataset.threads",
     "dataset.on_bad_file",  # what it changes of the data is seen in these
+    "ema.snapshots",
     "analysis.block",
     "analysis.convergence",
     "features",

@@ -23,6 +23,7 @@ from diffcurr.metrics import evaluation
 from diffcurr.reporting.progress import Line, Progress, duration
 from diffcurr.reporting.writers import EVALUATIONS, Discard, MetricWriter, read_rows
 from diffcurr.training import distributed, memory
+from diffcurr.training.averages import Snapshots
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.loop import Loop
 from diffcurr.training.termination import Termination
@@ -117,6 +118,9 @@ def _train(
 
     ################################################################ the loop
     writer = MetricWriter(workdir, step, folder.check) if primary else Discard()
+    snapshots = Snapshots(workdir, config.ema.widths, config.ema.snapshots, experiment.mesh)
+    if config.ema.widths and primary:
+        snapshots.drop_after(step)
     save_grid = functools.partial(reporting.figures.save_grid, alpha=experiment.has_alpha)
     new_window = functools.partial(task.window, experiment)
     earlier = from_plain(task.metrics, saved.get("window", {})) if config.log_every else []
@@ -152,6 +156,11 @@ def _train(
             task.export(experiment, loop.state, workdir)
         if primary:
             folder.note_saved(loop.number)
+        store()
+
+    def store() -> None:
+        if config.ema.widths and _due(loop.number, config.checkpoint_every):
+            snapshots.store(loop.state, loop.number, writer.submit)
 
     def look(sample: bool, measure: bool) -> None:
         """Draws and measures samples; the steps still under way are not counted as time for it."""
@@ -178,6 +187,8 @@ def _train(
     try:
         with jax.transfer_guard("disallow"):
             if step:  # what a run that was killed after its save had still to do
+                if not snapshots.has(step):
+                    store()
                 look(*_missing(config, workdir, step))
             while loop.number < config.steps and not stop:
                 try:
