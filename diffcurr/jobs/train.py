@@ -25,6 +25,7 @@ from diffcurr.reporting.writers import EVALUATIONS, Discard, MetricWriter, read_
 from diffcurr.training import distributed, memory
 from diffcurr.training.averages import Snapshots
 from diffcurr.training.checkpoint import Checkpoints
+from diffcurr.training.compilation_cache import Watch
 from diffcurr.training.loop import Loop
 from diffcurr.training.termination import Termination
 from diffcurr.training.window import from_plain, to_plain
@@ -185,7 +186,7 @@ def _train(
     progress.say("compiling the train step ...")
     began, first_step, stop, unreadable = loop.clock.now(), step, False, None
     try:
-        with jax.transfer_guard("disallow"):
+        with jax.transfer_guard("disallow"), Watch("train_step") as watch:
             if step:  # what a run that was killed after its save had still to do
                 if not snapshots.has(step):
                     store()
@@ -200,7 +201,8 @@ def _train(
                 step = loop.number
                 if step == first_step + 1 and not unreadable:
                     loop.leave_out()
-                    progress.say(f"compiled in {duration(loop.clock.now() - began)}")
+                    read = " (read from the compilation cache)" if watch.from_cache else ""
+                    progress.say(f"compiled in {duration(loop.clock.now() - began)}{read}")
                     folder.keep(first_step)
                     if primary:
                         writer.submit(_draw_data, workdir, experiment, dataset)
