@@ -51,6 +51,7 @@ from diffcurr.tasks import TASKS, Task
 from diffcurr.training import augmentation, distributed, sharding
 from diffcurr.training.compiled import CompiledStep, with_shardings
 from diffcurr.training.optimizer import OPTIMIZERS
+from diffcurr.training.power_average import gamma_of
 from diffcurr.training.randomness import step_key, stream_key
 from diffcurr.training.state import TrainState, split_network
 from diffcurr.training.step import StepConfig
@@ -139,6 +140,7 @@ class Experiment:
             unbiased=self.config.curriculum.unbiased,
             ema_decay=self.config.ema.decay,
             ema_rampup=self.config.ema.rampup,
+            ema_gammas=tuple(map(gamma_of, self.config.ema.widths)),
             microbatches=self.config.microbatches,
             codec=self.encoder,
             dropout=getattr(self.network_outline, "dropout", 0.0) > 0,

@@ -22,6 +22,11 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: h
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of several processes, announced by flags: how many.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of several processes, announced by flags: which one, from 0.")
 _CONNECT_TIMEOUT = flags.DEFINE_integer("connect_timeout", 60, "Seconds to wait for all processes to be there.")
+_COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    None,
+    "Folder of compiled programs, which a later start reads; empty for none; JAX_COMPILATION_CACHE_DIR if not given.",
+)
 _OUT = flags.DEFINE_string(
     "out", None, "Folder for what is written; the workdir, or its folder encoded or export if not given."
 )
@@ -70,6 +75,10 @@ def main(argv: Sequence[str]) -> int:
     arguments = {name: flag.value for name, flag in own.items()}
     workdir = os.path.expanduser(_WORKDIR.value)
     job = jobs.find(_JOB.value)
+    if _COMPILATION_CACHE.value is not None:
+        from diffcurr.training import compilation_cache
+
+        compilation_cache.use(_COMPILATION_CACHE.value)
     if _JOB.value != "plan":
         from diffcurr.training import distributed  # here and below only now: they import JAX, which takes seconds
 

@@ -21,6 +21,7 @@ from diffcurr.experiment import Experiment
 from diffcurr.metrics.evaluation import Measured
 from diffcurr.reporting.progress import Line
 from diffcurr.sampling.drawing import Sampler, Sampling
+from diffcurr.training import averages
 from diffcurr.training.checkpoint import Checkpoints, Restored
 from diffcurr.training.state import TrainState
 from diffcurr.training.workdir import check_config, check_told, read_config
@@ -152,19 +153,28 @@ class Run:
         return experiment.evaluator(self.config.evaluation.samples if number is None else number)(self.params)[1]
 
 
-def load_run(workdir: epath.PathLike, *, ema: bool = True) -> Run:
+def load_run(workdir: epath.PathLike, *, ema: bool = True, ema_width: float | None = None) -> Run:
     """The run in a workdir, at its latest checkpoint, on one device.
 
     Args:
       ema: take the averaged weights.
+      ema_width: relative width of the average, made from those that a run with `ema.widths` has stored (Karras et al.
+        2024); the average of `ema.decay` if None.
 
     Raises:
-      UserError: if there is none.
+      UserError: if there is none, or what it has stored does not make that width.
     """
     config = read_config(workdir)
     alone = config_lib.changed(config, {"mesh": {"data": 1, "fsdp": 1, "tensor": 1}})  # whatever it was trained on
     run = open_run(alone, workdir, ema=ema, devices=jax.devices()[:1])
-    return dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, config=config))
+    run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, config=config))
+    if ema_width is None:
+        return run
+    if not ema:
+        raise UserError(f"ema_width = {ema_width}: is of an average; leave out ema=False")
+    average = averages.of_width(epath.Path(workdir), run.state, config.ema.widths, ema_width)
+    placed = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), average, run.state.ema)
+    return dataclasses.replace(run, state=run.state._replace(ema=placed))
 
 
 def open_run(

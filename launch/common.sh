@@ -40,6 +40,11 @@ prepare_environment() {
   cp requirements.txt "$stamp"
 }
 
+# Where compiled programs are kept, so that a later start does not compile them again; empty for nowhere.
+keep_compiled() {
+  export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR-${XDG_CACHE_HOME:-$HOME/.cache}/diffcurr/compiled}"
+}
+
 # Further packages, for what not every user wants.
 install() {
   if command -v uv >/dev/null; then

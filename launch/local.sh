@@ -6,6 +6,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 prepare_environment
+keep_compiled
 config=(--config=configs/digits.py)
 for flag in "$@"; do
   case "$flag" in --config=*) config=() ;; esac

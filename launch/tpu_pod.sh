@@ -81,8 +81,11 @@ running() { on all "kill -0 \$(cat diffcurr/run.pid)" >/dev/null 2>&1; }
 
 # Starts the run on all workers, on their own, so that it outlives this connection.
 start() {
-  local arguments
-  arguments=$(printf ' %q' -m diffcurr.main --coordinator=auto "$@")
+  local arguments flag cache=()
+  for flag in "$@"; do # where a preempted resource that was made anew finds what was compiled
+    case $flag in --workdir=*) cache=("--compilation_cache=${flag#--workdir=}/compiled") ;; esac
+  done
+  arguments=$(printf ' %q' -m diffcurr.main --coordinator=auto "${cache[@]}" "$@")
   say "starting on all workers"
   on all "cd diffcurr || exit; rm -f run.exit; touch run.log
     setsid nohup bash -c '.venv/bin/python \"\$@\" >>run.log 2>&1; echo \$? >run.new; mv run.new run.exit' diffcurr$arguments \

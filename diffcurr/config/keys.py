@@ -23,6 +23,7 @@ class Key(NamedTuple):
     meaning: str
 
 
+WIDEST = 0.28  # training.power_average's, which imports JAX
 Axis = Annotated[int, Interval(ge=-1, le=2**20)]
 Analyzed = Annotated[int, Interval(ge=8, le=10**8)]
 
@@ -50,6 +51,18 @@ KEYS: dict[str, Key] = {
         0.0,
         ranges.NotNegative,
         "EDM's ramp-up: the average's half-life is at most this share of the steps so far; 0 for none",
+    ),
+    "ema.widths": Key(
+        (),
+        Sequence[Annotated[float, Interval(gt=0, le=WIDEST)]],
+        "relative widths of further averages of the parameters, of power-function profiles (EDM2), such as (0.05, "
+        "0.10): of two, `load_run(..., ema_width=...)` makes any other after training; each takes the memory of the "
+        "parameters, and is stored at every checkpoint in the folder `averages`",
+    ),
+    "ema.snapshots": Key(
+        "float16",
+        Annotated[str, ranges.OneOf(("float16", "float32"))],
+        "dtype of what is stored there: 2 or 4 bytes for each parameter and width",
     ),
     "mesh.data": Key(-1, Axis, "devices along the axis that only splits the batch; -1 takes what the others leave"),
     "mesh.fsdp": Key(1, Axis, "devices along the axis that splits batch and parameters"),

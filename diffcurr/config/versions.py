@@ -26,6 +26,7 @@ FREE_KEYS = (
     "conditioning.store",
     "conditioning.encoder.folder",  # what it holds is compared beside the data
     "dataset.on_bad_file",  # what it changes of the data is seen in these
+    "ema.snapshots",
     "analysis.block",
     "analysis.convergence",
     "features",

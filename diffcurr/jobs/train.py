@@ -25,7 +25,9 @@ from diffcurr.reporting.progress import Line, Progress, duration
 from diffcurr.reporting.wandb_run import WandbRun
 from diffcurr.reporting.writers import EVALUATIONS, Discard, MetricWriter, read_rows
 from diffcurr.training import distributed, memory
+from diffcurr.training.averages import Snapshots
 from diffcurr.training.checkpoint import Checkpoints
+from diffcurr.training.compilation_cache import Watch
 from diffcurr.training.loop import Loop
 from diffcurr.training.profiling import FOLDER, Profile
 from diffcurr.training.termination import Termination
@@ -139,6 +141,9 @@ def _train(
     ################################################################ the loop
     sinks = [WandbRun(workdir, wandb, config_lib.to_json(config))] if primary and wandb is not None else []
     writer = MetricWriter(workdir, step, folder.check, sinks) if primary else Discard()
+    snapshots = Snapshots(workdir, config.ema.widths, config.ema.snapshots, experiment.mesh)
+    if config.ema.widths and primary:
+        snapshots.drop_after(step)
     save_grid = functools.partial(reporting.figures.save_grid, alpha=experiment.has_alpha)
     new_window = functools.partial(task.window, experiment)
     earlier = from_plain(task.metrics, saved.get("window", {})) if config.log_every else []
@@ -177,6 +182,11 @@ def _train(
             task.export(experiment, loop.state, workdir)
         if primary:
             folder.note_saved(loop.number)
+        store()
+
+    def store() -> None:
+        if config.ema.widths and _due(loop.number, config.checkpoint_every):
+            snapshots.store(loop.state, loop.number, writer.submit)
 
     def look(sample: bool, measure: bool) -> None:
         """Draws and measures samples; the steps still under way are not counted as time for it."""
@@ -205,8 +215,10 @@ def _train(
     progress.say("compiling the train step ...")
     began, first_step, stop, unreadable = loop.clock.now(), step, False, None
     try:
-        with jax.transfer_guard("disallow"):
+        with jax.transfer_guard("disallow"), Watch("train_step") as watch:
             if step:  # what a run that was killed after its save had still to do
+                if not snapshots.has(step):
+                    store()
                 look(*_missing(config, workdir, step))
             while loop.number < config.steps and not stop:
                 try:
@@ -219,7 +231,8 @@ def _train(
                 step = loop.number
                 if step == first_step + 1 and not unreadable:
                     loop.leave_out()
-                    progress.say(f"compiled in {duration(loop.clock.now() - began)}")
+                    read = " (read from the compilation cache)" if watch.from_cache else ""
+                    progress.say(f"compiled in {duration(loop.clock.now() - began)}{read}")
                     folder.keep(first_step)
                     if primary:
                         writer.submit(_draw_data, workdir, experiment, dataset)

@@ -21,6 +21,7 @@ from diffcurr.tasks.base import CONFIG, WEIGHTS, Evaluator, Experiment, Folder, 
 from diffcurr.training import distributed, sharding
 from diffcurr.training.autoencoder import AutoencoderStep, Metrics, autoencoder_step
 from diffcurr.training.compiled import CompiledStep, compile_step
+from diffcurr.training.power_average import gamma_of
 from diffcurr.training.randomness import stream_key
 from diffcurr.training.state import TrainState, init_state, split_network
 from diffcurr.training.window import Window
@@ -61,7 +62,8 @@ class Autoencoder(Task):
         return split_network(experiment.codec.make(nnx.Rngs(stream_key(experiment.config.seed, "parameters"))))[1]
 
     def init_state(self, experiment: Experiment, params: Any) -> TrainState:
-        return init_state(params, experiment.optimizer, Patience(clusters=1, order="none"))
+        rule = Patience(clusters=1, order="none")
+        return init_state(params, experiment.optimizer, rule, len(experiment.config.ema.widths))
 
     def compiled(self, experiment: Experiment) -> CompiledStep:
         config = experiment.config
@@ -72,6 +74,7 @@ class Autoencoder(Task):
             seed=config.seed,
             ema_decay=config.ema.decay,
             ema_rampup=config.ema.rampup,
+            ema_gammas=tuple(map(gamma_of, config.ema.widths)),
             microbatches=config.microbatches,
             norm="l1" if self.norm == "l1" else "l2",
             kl=self.kl,

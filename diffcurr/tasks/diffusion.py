@@ -48,7 +48,7 @@ class Diffusion(Task):
         return split_network(experiment.make_network(nnx.Rngs(stream_key(experiment.config.seed, "parameters"))))[1]
 
     def init_state(self, experiment: Experiment, params: Any) -> TrainState:
-        return init_state(params, experiment.optimizer, experiment.rule)
+        return init_state(params, experiment.optimizer, experiment.rule, len(experiment.config.ema.widths))
 
     def compiled(self, experiment: Experiment) -> CompiledStep:
         config = experiment.step_config

@@ -112,7 +112,7 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
+                state=ocp.args.StandardSave(_parts(state)),
                 data=ocp.args.JsonSave(data),
                 config=ocp.args.JsonSave(config),
                 progress=ocp.args.JsonSave(progress),
@@ -134,7 +134,7 @@ class Checkpoints:
         found: list[int] = []
         try:
             with ocp.PyTreeCheckpointer() as reader:
-                for name, part in state._asdict().items():
+                for name, part in _parts(state).items():
                     like = {name: jax.tree.map(ocp.utils.to_shape_dtype_struct, part)}
                     arguments = ocp.args.PyTreeRestore(
                         item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
@@ -205,7 +205,7 @@ class Checkpoints:
     def _read(self, step: int, abstract_state: TrainState) -> Restored:
         config = self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore())).config
         former = FORMER_FIELDS if "class_conditional" in config else {}  # a key of version 0.1.0
-        saved = {former.get(name, name): part for name, part in abstract_state._asdict().items()}
+        saved = {former.get(name, name): part for name, part in _parts(abstract_state).items()}
         # Versions before 0.2 saved no progress. Where it was saved and is gone, the checksum tells.
         plain = ["data", "config", "integrity"]
         plain += ["progress"] if (self._directory / str(step) / "progress").exists() else []
@@ -216,7 +216,7 @@ class Checkpoints:
             ),
         )
         rest = [items[name] for name in ("data", "config", "progress") if name in plain]
-        state = TrainState(**{name: items.state[former.get(name, name)] for name in TrainState._fields})
+        state = TrainState(**{name: items.state[former.get(name, name)] for name in _parts(abstract_state)})
         prints, _ = jax.device_get(self._fingerprint(state))
         if prints.tolist() != items.integrity["state"]:
             names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
@@ -260,7 +260,7 @@ def fingerprint(state: TrainState) -> tuple[UInt32[Array, " leaf"], Array]:
     Each element's bits are multiplied by an odd number of its own and summed modulo 2^32: an odd factor is invertible,
     so no change of a single element cancels.
     """
-    finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((state.params, state.ema))]
+    finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((state.params, state.ema, state.averages))]
     return _prints(state), jnp.all(jnp.stack(finite))
 
 
@@ -275,6 +275,11 @@ def _prints(tree: Any) -> UInt32[Array, " leaf"]:
 
     prints = [of_leaf(x) for x in jax.tree.leaves(tree)]
     return jnp.stack(prints) if prints else jnp.zeros((0,), jnp.uint32)  # a rule may have no state
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+    """Field -> part of the state as it is saved: without averages that are not kept, as in versions that had none."""
+    return {name: part for name, part in state._asdict().items() if name != "averages" or part}
 
 
 def _checksum(*values: Any) -> int:

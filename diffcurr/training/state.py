@@ -20,6 +20,8 @@ class TrainState(NamedTuple):
       ema: their exponential moving average, of the same structure.
       opt_state: the optimizer's.
       curriculum: the rule's.
+      averages: further averages of the parameters, of power-function profiles, each of the same structure; none unless
+        `ema.widths` asks for them.
     """
 
     step: Int[Array, ""]
@@ -27,6 +29,7 @@ class TrainState(NamedTuple):
     ema: Any
     opt_state: Any
     curriculum: Any
+    averages: tuple[Any, ...] = ()
 
 
 def split_network(network: nnx.Module) -> tuple[Any, Any]:
@@ -35,12 +38,17 @@ def split_network(network: nnx.Module) -> tuple[Any, Any]:
     return graph, nnx.to_pure_dict(params)
 
 
-def init_state(params: Any, optimizer: optax.GradientTransformation, rule: Rule) -> TrainState:
-    """The state before the first step. The average starts as a copy: `params` are donated apart from it."""
+def init_state(params: Any, optimizer: optax.GradientTransformation, rule: Rule, averages: int = 0) -> TrainState:
+    """The state before the first step. Averages start as copies: `params` are donated apart from them.
+
+    Args:
+      averages: number of further averages.
+    """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         ema=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
         curriculum=rule.init(),
+        averages=tuple(jax.tree.map(jnp.copy, params) for _ in range(averages)),
     )

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from diffcurr.batch import Batch
+from diffcurr.training import power_average
 from diffcurr.training.state import TrainState
 
 
@@ -24,6 +25,7 @@ class Updating:
       seed: the run's seed; all randomness derives from it.
       ema_decay: per step; 0 keeps no history.
       ema_rampup: the average's half-life is at most this share of the steps so far; 0 for no such limit.
+      ema_gammas: exponents of the profiles of further averages (`training.power_average`).
       microbatches: gradients are averaged over so many parts of the batch, one after another, to save memory.
     """
 
@@ -33,6 +35,7 @@ class Updating:
     seed: int | Int[Array, ""] = 0
     ema_decay: float = 0.999
     ema_rampup: float = 0.0
+    ema_gammas: tuple[float, ...] = ()
     microbatches: int = 1
 
 
@@ -71,6 +74,10 @@ def updated(state: TrainState, grads: Any, curriculum: Any, config: Updating) ->
         ema=optax.incremental_update(params, state.ema, 1.0 - ema_decay(config, state.step)),
         opt_state=opt_state,
         curriculum=curriculum,
+        averages=tuple(
+            power_average.update(average, params, state.step + 1, gamma)
+            for average, gamma in zip(state.averages, config.ema_gammas, strict=True)
+        ),
     )
 
 

@@ -23,7 +23,7 @@ SETTINGS = {  # plain DDPM: tests/training/test_step.py, tests/jobs/test_resume.
         "dataset__augment": 0.5,
         "ema__rampup": 0.05,
     },
-    "flow": {"process": "flow", "sampling__solver": "heun"},
+    "flow, averages of two widths": {"process": "flow", "sampling__solver": "heun", "ema__widths": (0.05, 0.1)},
     "DDPM, learned variance": {"process": "ddpm, learned variance", "sampling__solver": "ancestral"},
     "rule hold, unbiased": {
         "curriculum": {"name": "hold", "density": {"name": "table", "at": (1, 2, 0.5)}, "unbiased": True},

@@ -56,7 +56,8 @@ def test_a_run(pod: Run, tmp_path: pathlib.Path) -> None:
     assert [call for call in calls(tmp_path) if call.startswith("uv ")][-1] == "uv pip install --quiet libtpu==0.0.42.*"
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     assert (tmp_path / "worker/diffcurr/installed-commit").read_text() == commit
-    words = ("-m", "diffcurr.main", "--coordinator=auto", *FLAGS)
+    cache = "--compilation_cache=gs://bucket/run/compiled"
+    words = ("-m", "diffcurr.main", "--coordinator=auto", cache, *FLAGS)
     assert (tmp_path / "runs").read_text() == 2 * ("".join(f"<{word}>" for word in words) + "\n")
     assert "this run ends by 143" in pod("tail").stdout
 
