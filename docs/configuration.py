@@ -34,7 +34,10 @@ def page() -> str:
     ]
     for key, one in config_lib.KEYS.items():
         lines.append(f"| `{key}` | {_value(one.default)} | {ranges.describe(one.kind)} | {one.meaning} |")
-    for section, table in parts.TABLES.items():
+    for section, registered in parts.TABLES.items():
+        table = {
+            name: part for name, part in registered.items() if part.__module__.startswith("diffcurr.")
+        }  # no guests
         lines += ["", f"## {section}", ""]
         settings = {name: _rows(section, part) for name, part in table.items()}
         common = [row for row in next(iter(settings.values())) if all(row in rows for rows in settings.values())]

@@ -3,10 +3,11 @@
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from diffcurr.data.datasets import DATASETS, Digits
@@ -77,8 +78,15 @@ class CaptionedDigits(Digits):
         return Captioned(super().open())
 
 
-TEXT_ENCODERS["hashed"] = Hashed  # type: ignore[assignment]  # a guest's need not be one of ours
-DATASETS["captioned_digits"] = CaptionedDigits
+@pytest.fixture(scope="module", autouse=True)
+def guests() -> Iterator[None]:
+    """In the modules that import it the encoder and the digits are parts like any others."""
+    TEXT_ENCODERS["hashed"] = Hashed  # type: ignore[assignment]  # a guest's need not be one of ours
+    DATASETS["captioned_digits"] = CaptionedDigits
+    yield
+    del TEXT_ENCODERS["hashed"], DATASETS["captioned_digits"]
+
+
 TEXT = {"dataset__name": "captioned_digits", "conditioning": {"name": "text", "encoder": {"name": "hashed"}}}
 
 

@@ -13,13 +13,13 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    """{"a": {"b": 1}} -> {"a.b": 1}; an empty section is a value."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        if isinstance(value, Mapping | ConfigDict):
+        if isinstance(value, Mapping | ConfigDict) and len(value):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
+            flat[prefix + key] = {} if isinstance(value, ConfigDict) else value
     return flat
 
 

@@ -104,7 +104,7 @@ BAD_VALUES = {
         {"conditioning": "none", "sampling__guidance": 2.0},
         "sampling: guidance = 2.0: the network is unconditional; choose a conditioning",
     ),
-    "conditioning": ({"conditioning": "text"}, "conditioning.name = 'text': choose one of none, class"),
+    "conditioning": ({"conditioning": "sound"}, "conditioning.name = 'sound': choose one of none, class, text"),
     "class dropout": ({"conditioning__dropout": 1.5}, r"conditioning: dropout = 1.5: must be a number in \[0, 1\)"),
     "codec": ({"codec": "zip"}, "codec.name = 'zip': choose one of identity"),
     "metric": (
@@ -226,10 +226,10 @@ def test_the_command_line(start: Callable, tmp_path: pathlib.Path) -> None:
         "optimizer.name = 'sgd': choose one of adam, adamw, muon": start(tmp_path / "k", "--config.optimizer=sgd"),
         "invalid literal for int() with base 10: 'many'": start(tmp_path / "b", "--config.steps=many"),
         "--config is missing": start(tmp_path / "c", tiny=False),
-        "--config=nowhere.py: there is no such file; give a path or one of cifar10, digits, ": start(
+        "--config=nowhere.py: there is no such file; give a path or one of cifar10, coco256_speed, ": start(
             tmp_path / "d", "--config=nowhere.py", tiny=False
         ),
-        "--config=nonsense: there is no such file; give a path or one of cifar10, digits, ": start(
+        "--config=nonsense: there is no such file; give a path or one of cifar10, coco256_speed, ": start(
             tmp_path / "l", "--config=nonsense", tiny=False
         ),
         "--config=configs/digits.py:vp: variant 'vp': choose one of ddpm, ddpm_speed, edm, flow": start(

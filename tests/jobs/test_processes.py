@@ -15,6 +15,8 @@ from diffcurr.jobs import sample, train
 from diffcurr.reporting.writers import read_rows
 from diffcurr.training.checkpoint import Checkpoints
 
+guests = worded.guests  # a fixture of this module too
+
 SETTINGS = {  # plain DDPM: tests/training/test_step.py, tests/jobs/test_resume.py
     "EDM, U-Net": {
         "process": "edm",

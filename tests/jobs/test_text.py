@@ -13,6 +13,8 @@ import diffcurr
 from diffcurr.errors import UserError
 from diffcurr.jobs import evaluate, plan, sample, train
 
+guests = worded.guests  # a fixture of this module too
+
 SETTINGS = worded.TEXT | {
     "steps": 4,
     "ema__decay": 0.0,  # what is drawn has learned of the text

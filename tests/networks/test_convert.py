@@ -183,7 +183,7 @@ def test_pixart() -> None:
 
     @functools.partial(jax.value_and_grad, has_aux=True)
     def loss_and_gradient(params: Any) -> tuple[jax.Array, jax.Array]:
-        output = nnx.merge(graph, params)(reference["x_nchw"], reference["t"], condition)
+        output = nnx.merge(graph, params)(reference["x_nchw"], reference["t"].astype(jnp.float32), condition)
         return jnp.mean(jnp.square(output - reference["target_nchw"])), output
 
     (loss, output), gradient = jax.jit(loss_and_gradient)(params)

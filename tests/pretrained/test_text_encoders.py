@@ -15,12 +15,12 @@ from diffcurr.pretrained import clip_text, t5, text_encoders
 from diffcurr.pretrained.text_encoders import CLIP, T5, TEXT_ENCODERS, MiniLM
 
 
-@pytest.mark.parametrize("name", TEXT_ENCODERS)
+@pytest.mark.parametrize("name", ("minilm", "clip", "t5"))
 def test_settings_need_no_weights(name: str) -> None:
     part = TEXT_ENCODERS[name]
     encoder = part()
     assert encoder.name == name and dataclasses.replace(encoder, length=5).length == 5
-    assert set(parts.settings_of(part)) - {"width"} == {"folder", "length"}
+    assert set(parts.settings_of(part)) - {"width", "padding"} == {"folder", "length"}
     assert (encoder.length, encoder.width) == {"minilm": (16, 384), "clip": (77, 768), "t5": (120, 4096)}[name]
     with pytest.raises(ValueError, match=r"length = 1: must be an integer from 2 to 512"):
         part(length=1)
