@@ -94,7 +94,8 @@ def test_every_import_is_declared() -> None:
     """Also those inside functions, which the other tests may not reach."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     bare = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
-    extra = {canonicalize_name(Requirement(text).name) for text in project["optional-dependencies"]["tfds"]}
+    extras = [project["optional-dependencies"][name] for name in ("tfds", "text", "wandb")]
+    extra = {canonicalize_name(Requirement(text).name) for some in extras for text in some}
     providers = importlib.metadata.packages_distributions()
     for file in sorted((ROOT / "diffcurr").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):

@@ -15,7 +15,7 @@ from diffcurr.pretrained import clip_text, t5, text_encoders
 from diffcurr.pretrained.text_encoders import CLIP, T5, TEXT_ENCODERS, MiniLM
 
 
-@pytest.mark.parametrize("name", ("minilm", "clip", "t5"))
+@pytest.mark.parametrize("name", ["minilm", "clip", "t5"])
 def test_settings_need_no_weights(name: str) -> None:
     part = TEXT_ENCODERS[name]
     encoder = part()
