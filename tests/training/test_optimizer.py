@@ -14,6 +14,8 @@ from diffcurr.training import muon
 from diffcurr.training.optimizer import Adam, AdamW, Muon, Optimizer
 from diffcurr.training.sharding import path_name
 
+guests = worded.guests  # a fixture of this module too
+
 RATES: dict[str, tuple[dict[str, Any], dict[int, float]]] = {  # settings, {step: rate}, of a run of 100 steps
     "constant": ({}, {0: 0.8, 7: 0.8, 99: 0.8, 10**6: 0.8}),
     "constant, warmed up": ({"warmup_steps": 4}, {0: 0.0, 1: 0.2, 3: 0.6, 4: 0.8, 99: 0.8}),
