@@ -1,13 +1,13 @@
 """Codecs: between the pixels that a person sees and what the process noises."""
 
 from diffcurr import lazy
-from diffcurr.codecs.base import Codec
+from diffcurr.codecs.base import Codec, WithTokens
 from diffcurr.codecs.identity import Identity
 from diffcurr.codecs.kl import KL
 
 CODECS: dict[str, type[Codec]] = {"identity": Identity, "kl": KL}
 """`codec.name` in a config -> the class."""
 
-__all__ = ["CODECS", "KL", "Codec", "Identity"]
+__all__ = ["CODECS", "KL", "Codec", "Identity", "WithTokens"]
 
 __getattr__ = lazy.modules_of(__name__)

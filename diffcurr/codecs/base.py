@@ -4,7 +4,7 @@ import abc
 import functools
 from typing import Any, ClassVar, TypeAlias
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from diffcurr import ranges
 
@@ -103,3 +103,32 @@ class WithWeights(Codec):
     def decode_with(
         self, params: Params, latents: Float[Array, "batch *latent"]
     ) -> Float[Array, "batch height width channel"]: ...
+
+
+class WithTokens(WithWeights):
+    """A codec that turns a picture into a grid of tokens, the numbers of codes, and a grid of tokens into a picture."""
+
+    @property
+    @abc.abstractmethod
+    def num_codes(self) -> int:
+        """How many codes there are; tokens are 0 to num_codes - 1."""
+
+    @abc.abstractmethod
+    def token_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int]:
+        """(rows, columns) of the tokens of an image of shape (height, width, channels).
+
+        Raises:
+          ValueError: if it cannot encode such images.
+        """
+
+    @abc.abstractmethod
+    def tokens_with(
+        self, params: Params, images: Float[Array, "batch height width channel"]
+    ) -> Int[Array, "batch row column"]:
+        """The tokens of images in [-1, 1], int32. Jit-able."""
+
+    @abc.abstractmethod
+    def decode_tokens_with(
+        self, params: Params, tokens: Int[Array, "batch row column"]
+    ) -> Float[Array, "batch height width channel"]:
+        """Images, in [-1, 1] up to the error of the model. Jit-able."""
