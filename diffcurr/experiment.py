@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from diffcurr import config as config_lib
 from diffcurr import parts
 from diffcurr.batch import Batch
-from diffcurr.codecs import CODECS, Codec, Identity
+from diffcurr.codecs import CODECS, QUANTIZERS, Codec, Identity
 from diffcurr.codecs.on_host import OnHost
 from diffcurr.conditioning import CONDITIONINGS, Conditioning, Field
 from diffcurr.curriculum import CLUSTERINGS, RULES, STAGES, Levels
@@ -61,6 +61,7 @@ parts.TABLES.update(
         "task": TASKS,
         "dataset": DATASETS,
         "codec": CODECS,
+        "codec.quantizer": QUANTIZERS,
         "process": PROCESSES,
         "process.prediction": PREDICTIONS,
         "process.weighting": WEIGHTINGS,

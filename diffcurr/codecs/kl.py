@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Collection, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -10,15 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Len
-from etils import epath
 from flax import nnx
 from jaxtyping import Array, Float
 
 from diffcurr import ranges
 from diffcurr import weights as weights_lib
-from diffcurr.codecs import kl_blocks, kl_weights, tiles
+from diffcurr.codecs import kl_blocks, kl_weights, tiles, weights_file
 from diffcurr.codecs.base import Params, WithWeights
-from diffcurr.errors import UserError, concerning
+from diffcurr.errors import concerning
 from diffcurr.pretrained import arrays as arrays_lib
 from diffcurr.weights import Layout
 
@@ -238,20 +236,12 @@ class KL(WithWeights):
         return self._split[1]
 
     def load(self) -> Params:
-        arrays, _ = arrays_lib.read(self._path(), MOST_BYTES)
+        arrays, _ = arrays_lib.read(weights_file.path_of(self.weights), MOST_BYTES)
         network = self._abstract()
         # The first use of the weights may stand where nothing else may be moved to a device.
         with concerning(f"codec.weights = {self.weights}"), jax.transfer_guard("allow"):
             weights_lib.load(network, arrays, network.torch_layout(arrays))
             return jax.device_get(params_of(network))
-
-    def _path(self) -> epath.Path:
-        if not self.weights:
-            raise UserError(
-                "codec.weights is empty: give the path of a safetensors file with the autoencoder's weights "
-                "(docs/codecs.md says where to get one)"
-            )
-        return epath.Path(self.weights).expanduser()
 
     def encode_with(
         self, params: Params, images: Float[Array, "batch height width channel"]
@@ -295,13 +285,4 @@ class KL(WithWeights):
 
     @functools.cached_property
     def _digest(self) -> str:
-        """The first digits of the hash of the file of weights."""
-        path = self._path()
-        content = hashlib.sha256()
-        try:
-            with path.open("rb") as file:
-                while part := file.read(2**20):
-                    content.update(part)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}): give a safetensors file") from error
-        return content.hexdigest()[:16]
+        return weights_file.digest(self.weights)

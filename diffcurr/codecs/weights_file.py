@@ -1,0 +1,39 @@
+"""The file of a codec's weights: where it is, and what tells it from another."""
+
+import hashlib
+
+from etils import epath
+
+from diffcurr.errors import UserError
+
+
+def path_of(weights: str) -> epath.Path:
+    """
+    Args:
+      weights: the setting `codec.weights`.
+
+    Raises:
+      UserError: if it is empty.
+    """
+    if not weights:
+        raise UserError(
+            "codec.weights is empty: give the path of a safetensors file with the autoencoder's weights "
+            "(docs/codecs.md says where to get one)"
+        )
+    return epath.Path(weights).expanduser()
+
+
+def digest(weights: str) -> str:
+    """The first digits of the hash of the file.
+
+    Raises:
+      UserError: if it cannot be read.
+    """
+    path, content = path_of(weights), hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while part := file.read(2**20):
+                content.update(part)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): give a safetensors file") from error
+    return content.hexdigest()[:16]
