@@ -51,6 +51,7 @@ from diffcurr.tasks import TASKS, Task
 from diffcurr.training import augmentation, distributed, sharding
 from diffcurr.training.compiled import CompiledStep, with_shardings
 from diffcurr.training.optimizer import OPTIMIZERS
+from diffcurr.training.perceptual import PERCEPTUALS
 from diffcurr.training.power_average import gamma_of
 from diffcurr.training.randomness import step_key, stream_key
 from diffcurr.training.state import TrainState, split_network
@@ -59,6 +60,7 @@ from diffcurr.training.step import StepConfig
 parts.TABLES.update(
     {
         "task": TASKS,
+        "task.perceptual": PERCEPTUALS,
         "dataset": DATASETS,
         "codec": CODECS,
         "codec.quantizer": QUANTIZERS,

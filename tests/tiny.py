@@ -36,6 +36,26 @@ AUTOENCODER: dict[str, Any] = {
     "scale": 1.0,
 }
 
+TOKENIZER: dict[str, Any] = {
+    "name": "vit_vqgan",
+    "in_channels": 1,
+    "patch_size": 4,
+    "quantizer": {"name": "codebook", "size": 16, "code_dim": 4},
+    "logit_laplace": True,
+} | {
+    f"{tower}_{name}": size
+    for tower in ("encoder", "decoder")
+    for name, size in {"depth": 1, "width": 8, "heads": 2, "mlp": 16}.items()
+}
+
+TOKENIZER_TASK: dict[str, Any] = {  # every loss, and codes that are brought back
+    "name": "tokenizer",
+    "logit_laplace": 0.1,
+    "adversarial_start": 4,
+    "discriminator_channels": 4,
+    "restart_after": 3,
+}
+
 # The same size of network and run, as flags of a command.
 FLAGS = [
     "--config.network.hidden_size=8",

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from diffcurr.batch import in_chunks
-from diffcurr.codecs.base import Codec, Params
+from diffcurr.codecs.base import Codec, Params, WithTokens
 from diffcurr.codecs.identity import Identity
 
 
@@ -53,6 +53,12 @@ class OnHost:
         """What the means of the images' latents are decoded to, by weights that are given."""
         return self._computed(self._reconstruct, params, images, 1)
 
+    def tokens(
+        self, params: Params, images: Float[np.ndarray, "n height width channel"]
+    ) -> Int[np.ndarray, "n row column"]:
+        """The tokens of images in [-1, 1] by weights that are given; of a codec `WithTokens`."""
+        return self._computed(self._tokens, params, images, 1)
+
     def _computed(self, function: Any, params: Params, examples: np.ndarray, rows: int) -> np.ndarray:
         number, together = len(examples), len(self.devices) * (self.codec.images_at_once or 1)
         wanted = -(-number // rows) * rows
@@ -84,6 +90,11 @@ class OnHost:
     def _reconstruct(self) -> Any:
         encode, decode = self.codec.encode_with, self.codec.decode_with
         return self._compiled(lambda params, images: decode(params, encode(params, images)[0]))
+
+    @functools.cached_property
+    def _tokens(self) -> Any:
+        assert isinstance(self.codec, WithTokens)
+        return self._compiled(self.codec.tokens_with)
 
     def _compiled(self, function: Any) -> Any:
         def in_parts(params: Params, examples: jax.Array) -> jax.Array:

@@ -72,7 +72,7 @@ class ViTVQGAN(nnx.Module):
         if not self.logit_laplace:
             return maps
         location, _ = jnp.split(maps, 2, axis=-1)
-        return from_unit((nnx.sigmoid(location) - LOWEST) / SPAN)
+        return from_unit(nnx.sigmoid(location))
 
     def decode(self, codes: Float[Array, "batch row column dim"]) -> Float[Array, "batch height width channel"]:
         """Images, in [-1, 1] up to the error of the model."""
@@ -83,9 +83,14 @@ class ViTVQGAN(nnx.Module):
         return None if self.codebook is None else self.codebook[...]
 
 
+def into_unit(images: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """[-1, 1] -> [0.1, 0.9], where logits are finite."""
+    return LOWEST + SPAN * (images + 1.0) / 2.0
+
+
 def from_unit(pixels: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """[0, 1] -> [-1, 1]."""
-    return 2.0 * pixels - 1.0
+    """The inverse of `into_unit`."""
+    return 2.0 * (pixels - LOWEST) / SPAN - 1.0
 
 
 def params_of(network: nnx.Module) -> Params:

@@ -4,10 +4,11 @@ from diffcurr import lazy
 from diffcurr.tasks.autoencoder import Autoencoder
 from diffcurr.tasks.base import Task
 from diffcurr.tasks.diffusion import Diffusion
+from diffcurr.tasks.tokenizer import Tokenizer
 
-TASKS: dict[str, type[Task]] = {"diffusion": Diffusion, "autoencoder": Autoencoder}
+TASKS: dict[str, type[Task]] = {"diffusion": Diffusion, "autoencoder": Autoencoder, "tokenizer": Tokenizer}
 """`task.name` in a config -> the class."""
 
-__all__ = ["TASKS", "Autoencoder", "Diffusion", "Task"]
+__all__ = ["TASKS", "Autoencoder", "Diffusion", "Task", "Tokenizer"]
 
 __getattr__ = lazy.modules_of(__name__)

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax.numpy as jnp
 import optax
@@ -145,6 +145,22 @@ class Muon(AdamW):
     def update(self, rate: optax.Schedule) -> optax.GradientTransformation:
         settings = {"momentum": self.momentum, "rms": self.rms, "weight_decay": self.weight_decay}
         return muon.muon(rate, super().update(rate), **settings)
+
+
+def apart(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The transformation for each part of a dict of parameters by itself, clipping and state too."""
+
+    def init(params: optax.Params) -> dict[str, Any]:
+        return {name: transformation.init(part) for name, part in params.items()}
+
+    def update(
+        updates: optax.Updates, state: dict[str, Any], params: optax.Params | None = None
+    ) -> tuple[optax.Updates, dict[str, Any]]:
+        assert params is not None
+        moved = {name: transformation.update(updates[name], state[name], params[name]) for name in updates}
+        return {name: one for name, (one, _) in moved.items()}, {name: one for name, (_, one) in moved.items()}
+
+    return optax.GradientTransformation(init, update)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "muon": Muon}

@@ -76,6 +76,16 @@ class Window:
         }
 
 
+class MeansWindow(Window):
+    """A window of steps whose metrics are numbers, all of which are logged as means; of the learning rate, the last."""
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        steps = self.check_finite()
+        others = [name for name in steps[0]._fields if name not in ("loss", "grad_norm", "learning_rate")]
+        means = {name: float(np.mean([getattr(m, name) for m in steps])) for name in others}
+        return super().summary(seconds) | means | {"learning_rate": float(steps[-1].learning_rate)}
+
+
 class CurriculumWindow(Window):
     """A window of the steps of a curriculum, `training.step.Metrics`."""
 
