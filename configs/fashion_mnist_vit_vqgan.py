@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.codec.quantizer = {"name": "codebook", "size": 1024, "code_dim": 8}
     config.conditioning.name = "none"
     config.sampling.guidance = 1.0
-    config.steps = 3000
+    config.steps = 3500
     config.optimizer.update(learning_rate=1e-3, warmup_steps=100, schedule="cosine", b2=0.99)
     config.ema.decay = 0.995
     config.update(checkpoint_every=500, sample_every=500, evaluate_every=1000)
