@@ -81,6 +81,13 @@ def test_the_presets_of_imagenet() -> None:
         load("imagenet256:dit_h_2")
 
 
+@pytest.mark.parametrize(("size", "blocks"), [("s", 16), ("b", 24), ("l", 40)])
+def test_the_sizes_of_the_tokenizer_of_imagenet(size: str, blocks: int) -> None:
+    built = experiment.from_config(load(f"imagenet256_vit_vqgan:{size}"), jax.devices()[:1])
+    shapes = jax.tree.leaves(built.codec.abstract_params(), is_leaf=lambda x: isinstance(x, dict) and "qkv" in x)
+    assert sum(x["fc1"]["bias"].shape[0] for x in shapes if isinstance(x, dict)) == blocks
+
+
 ############################################################################ load
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -20,7 +22,7 @@ from diffcurr.training.compiled import CompiledStep, compile_step
 from diffcurr.training.optimizer import apart
 from diffcurr.training.perceptual import OfClassifier, Perceptual
 from diffcurr.training.state import TrainState
-from diffcurr.training.tokenizer import Metrics, Pair, TokenizerStep, tokenizer_step
+from diffcurr.training.tokenizer import Metrics, Pair, TokenizerStep, losses, tokenizer_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,8 @@ class Tokenizer(CodecTask):
         codec = experiment.codec
         if bool(self.logit_laplace) > codec.logit_laplace:
             raise ValueError(f"logit_laplace = {self.logit_laplace}: needs codec.logit_laplace = True; or give 0")
+        if self.perceptual.weight:
+            self.perceptual.abstract_params(experiment.dataset.shape)
         learns = "codebook" in codec.abstract_params()
         if self.restart_after and not learns:
             raise ValueError(f"restart_after = {self.restart_after}: is for a codebook; give 0 with this quantizer")
@@ -106,6 +110,16 @@ class Tokenizer(CodecTask):
             load = functools.cache(lambda: sharding.place(perceptual.load(shape, name), everywhere))
             other = perceptual.abstract_params(shape), load
         return compile_step(step, lambda state: (), experiment.abstract_state, experiment.mesh, other)
+
+    def example_loss(self, experiment: Experiment) -> Callable[[Any], jax.Array]:
+        settings, shape = self.step_of(experiment), experiment.dataset.shape
+        weights = settings.perceptual.abstract_params(shape) if settings.perceptual else ()
+
+        def loss(params: Any) -> jax.Array:
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), weights)
+            return losses(params, jnp.zeros((1, *shape)), settings, 0, zeros)[0]
+
+        return loss
 
     def describe(self, experiment: Experiment) -> str:
         rows, columns = experiment.codec.token_shape(experiment.dataset.shape)

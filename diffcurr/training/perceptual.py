@@ -14,6 +14,7 @@ from diffcurr import ranges
 from diffcurr.errors import UserError, concerning
 from diffcurr.metrics.features import SHIPPED
 from diffcurr.pretrained import arrays as arrays_lib
+from diffcurr.pretrained import vgg
 from diffcurr.pretrained.classifier import Classifier, from_arrays
 
 Params = Any
@@ -107,7 +108,34 @@ class OfClassifier(Perceptual):
         return found
 
 
-PERCEPTUALS: dict[str, type[Perceptual]] = {"classifier": OfClassifier}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfVGG(Perceptual):
+    """VGG16's last rectifier of each stage. `weights` is a safetensors file with torchvision's names; none is shipped.
+
+    The pictures' sides must be at least 16 pixels.
+    """
+
+    def abstract_params(self, shape: tuple[int, int, int]) -> Params:
+        if min(shape[:2]) < 16 or shape[-1] not in (1, 3):
+            raise ValueError(f"perceptual.name = 'vgg16': is for grey or coloured pictures from 16x16 on, not {shape}")
+        return vgg.abstract_params()
+
+    def load(self, shape: tuple[int, int, int], dataset: str) -> Params:
+        if not self.weights:
+            raise UserError(
+                "task.perceptual.weights is empty: give a safetensors file of VGG16 with torchvision's names "
+                "(docs/tokens.md says where to get one), or set task.perceptual.weight to 0"
+            )
+        path = epath.Path(self.weights).expanduser()
+        arrays, _ = arrays_lib.read(path, wanted=lambda name: name.startswith(vgg.PREFIX))
+        with concerning(f"task.perceptual.weights = {self.weights}"):
+            return vgg.from_arrays(arrays)
+
+    def layers(self, params: Params, images: Float[Array, "batch height width channel"]) -> list[Array]:
+        return vgg.layers(params, images)
+
+
+PERCEPTUALS: dict[str, type[Perceptual]] = {"classifier": OfClassifier, "vgg16": OfVGG}
 """`task.perceptual.name` in a config -> the class."""
 
 
