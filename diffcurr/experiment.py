@@ -28,14 +28,14 @@ from diffcurr.curriculum import DENSITIES as CURRICULUM_DENSITIES
 from diffcurr.curriculum.clusters import Clustering
 from diffcurr.curriculum.rules import NoStages, Rule, Staged
 from diffcurr.data import pipeline
-from diffcurr.data.datasets import DATASETS, Dataset, Pictures
+from diffcurr.data.datasets import DATASETS, Dataset
 from diffcurr.data.encoded import check_codec
 from diffcurr.data.sources import Source
 from diffcurr.difficulty import convergence
 from diffcurr.difficulty.curves import CURVES
 from diffcurr.errors import UserError, concerning
 from diffcurr.metrics import features
-from diffcurr.metrics.evaluation import METRICS, Metric
+from diffcurr.metrics.evaluation import METRICS, Measured, Metric
 from diffcurr.metrics.features import Features
 from diffcurr.networks import NETWORKS
 from diffcurr.planning import chips, costs
@@ -45,9 +45,9 @@ from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.sampling.decoding import RealPictures
 from diffcurr.sampling.drawing import Sampler, Sampling
 from diffcurr.sampling.evaluator import Evaluator
-from diffcurr.sampling.held_out import Grid, HeldOutError
+from diffcurr.sampling.held_out import Grid
 from diffcurr.sampling.solvers import SOLVERS, Solver
-from diffcurr.tasks import TASKS, Task
+from diffcurr.tasks import TASKS, Sampled, Task
 from diffcurr.training import augmentation, distributed, sharding
 from diffcurr.training.compiled import CompiledStep, with_shardings
 from diffcurr.training.optimizer import OPTIMIZERS
@@ -125,26 +125,34 @@ class Experiment:
         """(graph definition, shapes of the parameters)."""
         return split_network(self.network_outline)
 
+    @property
+    def updating(self) -> dict[str, Any]:
+        """The fields of `training.updating.Updating`, which every task's step has."""
+        config = self.config
+        return {
+            "graph": self.task.network(self)[0],
+            "optimizer": self.optimizer,
+            "learning_rate": self.learning_rate,
+            "seed": config.seed,
+            "ema_decay": config.ema.decay,
+            "ema_rampup": config.ema.rampup,
+            "ema_gammas": tuple(map(gamma_of, config.ema.widths)),
+            "microbatches": config.microbatches,
+        }
+
     @functools.cached_property
     def step_config(self) -> StepConfig:
         """What the train step is compiled for."""
         if self.edges is None:
             raise ValueError("the clusters follow from a curve that has not been measured: see with_clusters")
         return StepConfig(
-            graph=self.abstract_network[0],
+            **self.updating,
             process=self.process,
-            optimizer=self.optimizer,
-            learning_rate=self.learning_rate,
             rule=self.rule,
             conditioning=self.conditioning,
             edges=self.edges,
-            seed=self.config.seed,
             stratified=self.config.curriculum.stratified,
             unbiased=self.config.curriculum.unbiased,
-            ema_decay=self.config.ema.decay,
-            ema_rampup=self.config.ema.rampup,
-            ema_gammas=tuple(map(gamma_of, self.config.ema.widths)),
-            microbatches=self.config.microbatches,
             codec=self.encoder,
             dropout=getattr(self.network_outline, "dropout", 0.0) > 0,
             augment=self.dataset.augment,
@@ -313,21 +321,39 @@ class Experiment:
 
     ################################################################## samples
 
+    def require_sampled(self) -> Sampled:
+        """The task.
+
+        Raises:
+          UserError: if no samples can be drawn of what it trains.
+        """
+        if not isinstance(self.task, Sampled):
+            tasks = " or ".join(repr(name) for name, one in TASKS.items() if issubclass(one, Sampled))
+            raise UserError(f"task.name = {self.config.task.name!r}: samples are drawn of what {tasks} trains")
+        return self.task
+
     @functools.cached_property
     def sampler(self) -> Sampler:
-        """Draws samples of a network of this experiment."""
-        return Sampler(
-            graph=self.abstract_network[0],
-            process=self.process,
-            solver=self.solver,
-            codec=self.codec,
-            codec_params=lambda: self.codec_params,
-            conditioning=self.conditioning,
-            shape=self.shape,
-            settings=self.sampling,
-            mesh=self.mesh,
-            param_shardings=jax.tree.map(lambda x: x.sharding, self.abstract_state.ema),
-        )
+        """Draws samples of the network of this experiment."""
+        return self.require_sampled().sampler(self)
+
+    @property
+    def param_shardings(self) -> Any:
+        """How parameters lie on the mesh."""
+        return jax.tree.map(lambda x: x.sharding, self.abstract_state.ema)
+
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """The fields of `sampling.drawing.Sampler`, which every sampler has."""
+        return {
+            "graph": self.abstract_network[0],
+            "codec": self.codec,
+            "codec_params": lambda: self.codec_params,
+            "conditioning": self.conditioning,
+            "settings": self.sampling,
+            "mesh": self.mesh,
+            "param_shardings": self.param_shardings,
+        }
 
     def sampler_of(self, settings: Sampling, negative_prompt: str = "") -> Sampler:
         """The sampler with other settings, or with guidance that leads away from a text.
@@ -386,8 +412,8 @@ class Experiment:
         """Where the denoising error of held-out images is measured."""
         return Grid(**self.config.evaluation.denoising)
 
-    def held_out_error(self) -> HeldOutError | None:
-        """Measures the denoising error of held-out images; None where the data set has none, or none are wanted.
+    def held_out_images(self) -> Batch | None:
+        """Images that training never sees, with what the network is told; None where there are none, or none wanted.
 
         Raises:
           UserError: if they cannot be had, or there is only one.
@@ -405,21 +431,11 @@ class Experiment:
                 f"evaluation.denoising.images = {grid.images}: one image of {len(source)} held out has no interval; "
                 f"give two at least, or 0 for none"
             )
-        values = None
-        if self.encoder is not None:
-            images = images._replace(x=self.decoder.encoded(images.x, rows=256))
-        elif isinstance(dataset, Pictures) and dataset.max_value <= 255:  # finer ones are as good as continuous
-            stored = np.arange(dataset.max_value + 1)[:, None, None, None]
-            values = dataset.scaled(stored).astype(np.float64).ravel()
-        return HeldOutError(
-            graph=self.abstract_network[0],
-            process=self.process,
-            images=images,
-            values=values,
-            grid=grid,
-            mesh=self.mesh,
-            param_shardings=jax.tree.map(lambda x: x.sharding, self.abstract_state.ema),
-        )
+        return images
+
+    def held_out_error(self) -> Callable[[Any], Measured] | None:
+        """What the task measures of parameters by held-out images, see `tasks.sampled.Sampled.held_out`."""
+        return self.require_sampled().held_out(self)
 
     @functools.cached_property
     def pictures(self) -> RealPictures:
@@ -509,12 +525,6 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
         sampling = Sampling(
             **{key: config.sampling[key] for key in config.sampling if key not in ("samples", "solver")}
         )
-        sampling.check(process, conditioning, shape[-1])
-        solver.check(process)
-        latent = dataset.is_latent or not isinstance(codec, Identity)
-        if sampling.clip and latent and task.denoises:
-            raise ValueError(f"clip = {sampling.clip}: latents have no limits; give 0")
-
     metrics = parts.build_several("evaluation.metrics", config.evaluation.metrics)
     for name, one in metrics.items():
         if one.held_out and not dataset.holds_out:
@@ -532,6 +542,8 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
 
     network = parts.choose("network", config.network.name)
     arguments = parts.check("network", network, {key: v for key, v in config.network.items() if key != "name"})
+    with concerning(f"task {config.task.name}"):
+        seen = task.network_shape(dataset, codec, shape)
     fields = conditioning.spec()
     if dataset.augment:
         fields["augment"] = Field((augmentation.NUM_LABELS,), jnp.float32)
@@ -544,7 +556,7 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
         process=process,
         conditioning=conditioning,
         make_network=lambda rngs: network.from_spec(
-            shape, fields, learn_variance=process.learns_variance, dtype=config.dtype, rngs=rngs, **arguments
+            seen, fields, learn_variance=process.learns_variance, dtype=config.dtype, rngs=rngs, **arguments
         ),
         optimizer=transformation,
         learning_rate=rate,
@@ -557,5 +569,8 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
         mesh=mesh,
     )
     with concerning(f"task {config.task.name}"):
-        experiment.task.check(experiment)
+        task.check(experiment)
+    if isinstance(task, Sampled):
+        with concerning("sampling"):
+            task.check_sampling(experiment, sampling)
     return experiment if edges is None else experiment.with_edges(edges)

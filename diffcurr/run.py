@@ -66,6 +66,9 @@ class Run:
         seed: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
     ) -> Float[np.ndarray, "number height width channel"]:
         """Samples in [-1, 1], decoded.
 
@@ -75,10 +78,10 @@ class Run:
           prompts: for a network that is told a text, likewise; captions of the data set if None.
           negative_prompt: what guidance leads away from, where not from the empty text.
           seed: the config's if None.
-          steps, guidance: those of `sampling` if None.
+          steps, guidance, temperature, top_k, top_p: those of `sampling` if None.
 
         Raises:
-          ValueError: for classes, prompts, steps or guidance that this run does not have.
+          ValueError: for classes, prompts or settings that this run does not have.
         """
         wanted = classes if prompts is None else prompts
         if classes is not None and prompts is not None:
@@ -87,13 +90,10 @@ class Run:
             if wanted is None:
                 raise ValueError("number is missing: give it, or prompts, or classes")
             number = 1 if isinstance(wanted, int | str) else len(wanted)
-        settings = self.experiment.sampling
-        settings = dataclasses.replace(
-            settings,
-            steps=settings.steps if steps is None else steps,
-            guidance=settings.guidance if guidance is None else guidance,
-        )
-        settings.check(self.experiment.process, self.experiment.conditioning, self.experiment.shape[-1])
+        given = {"steps": steps, "guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        settings = dataclasses.replace(self.experiment.sampling, **changes)
+        self.experiment.require_sampled().check_sampling(self.experiment, settings)
         condition = self.experiment.conditioning.chosen(number, wanted)
         sampler = self._sampler(settings, negative_prompt)
         return sampler.draw(self.params, self.experiment.sample_key(seed), condition, number)
@@ -120,7 +120,11 @@ class Run:
           u: one for all, or one for each.
           condition: {"label": int [B]}, what `experiment.conditioning.chosen` gives for prompts, or another that the
             network was trained with; none is said if None.
+
+        Raises:
+          UserError: if something else than a denoising network was trained.
         """
+        self.experiment.require_denoiser("estimates are those of")
         conditioning, batch = self.experiment.conditioning, jnp.asarray(x)
         if condition is None:
             condition = conditioning.nothing(len(batch))
@@ -189,7 +193,7 @@ def open_run(
       UserError: if there is none, or it was made with another config.
     """
     experiment, workdir = experiment_lib.from_config(config, devices), epath.Path(workdir)
-    experiment.require_denoiser("samples are drawn from")
+    experiment.require_sampled()
     found = restored(experiment, workdir, told=True)
     return Run(experiment.with_clusters(workdir, Line(), saved=found.progress.get("edges")), found.state, ema)
 

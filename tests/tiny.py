@@ -24,6 +24,7 @@ PROCESSES: dict[str, dict[str, Any]] = {
 NETWORKS: dict[str, dict[str, Any]] = {
     "dit": {"patch_size": 4, "hidden_size": 8, "depth": 1, "num_heads": 1, "scan_unroll": 1},
     "song_unet": {"model_channels": 8, "channel_mult": (1,), "num_blocks": 1, "attn_resolutions": (), "dropout": 0.1},
+    "token_transformer": {"hidden_size": 8, "mlp_size": 16, "depth": 2, "num_heads": 1, "dropout": 0.1},
 }
 
 AUTOENCODER: dict[str, Any] = {

@@ -85,6 +85,15 @@ KEYS: dict[str, Key] = {
     "sampling.guidance_interval": Key((0.0, 1.0), ranges.Quantiles, "the quantiles u between which samples are guided"),
     "sampling.guidance_channels": Key(0, ranges.Channels, "so many first channels are guided; 0 for all"),
     "sampling.clip": Key(1.0, ranges.NotNegative, "limit of the estimate of x0; 0 for none, as for latents"),
+    "sampling.temperature": Key(
+        1.0, ranges.Positive, "of tokens: logits are divided by it; below 1, likely tokens become more so"
+    ),
+    "sampling.top_k": Key(0, ranges.Classes, "of tokens: only so many of the likeliest are drawn; 0 for all"),
+    "sampling.top_p": Key(
+        1.0,
+        Annotated[float, Interval(gt=0, le=1)],
+        "of tokens: only the likeliest that together reach this probability are drawn",
+    ),
     "analysis.images": Key(60_000, Analyzed, "images whose relative entropy is measured, at most"),
     "analysis.samples": Key(1000, Analyzed, "samples of that measurement"),
     "analysis.block": Key(
@@ -122,7 +131,9 @@ KEYS: dict[str, Key] = {
         {"frechet_distance": {}, "kernel_distance": {}, "precision_recall": {}}, Mapping, "what is measured: see below"
     ),
     "evaluation.denoising.images": Key(
-        1000, Annotated[int, Interval(ge=0, le=10**8)], "held-out images on which the denoising error is measured"
+        1000,
+        Annotated[int, Interval(ge=0, le=10**8)],
+        "held-out images on which the denoising error, or bits per token, is measured",
     ),
     "evaluation.denoising.log_snr": Key(
         (-8.0, 8.0), Annotated[Sequence[float], at.Len(2, 2)], "log-SNR between which it is measured"

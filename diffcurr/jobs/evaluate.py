@@ -34,10 +34,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         "reference": evaluator.reference,
         "features": evaluator.features.name,
         "sampling": {
-            "solver": config.sampling.solver.name,
-            "steps": config.sampling.steps,
-            "spacing": config.sampling.spacing,
-            "guidance": config.sampling.guidance,
+            **experiment.require_sampled().sampling_facts(experiment),
             "samples": evaluator.number,
             "seed": config.seed,
             "dtype": config.dtype,

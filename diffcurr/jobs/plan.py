@@ -73,14 +73,14 @@ def planned_step(config: ConfigDict, devices: Sequence[jax.Device], changes: Map
         config = config_lib.changed(config, {"curriculum": {"clustering": "uniform"}})
     experiment = experiment_lib.from_config(config, devices)
     experiment = dataclasses.replace(experiment, conditioning=experiment.conditioning.outlined())
-    experiment.require_denoiser("--job=plan plans")
+    example_loss = experiment.task.example_loss(experiment)
+    if example_loss is None:
+        raise UserError(f"task.name = {config.task.name!r}: its operations are not counted, so that there is no plan")
     step, state, condition = experiment.compiled, experiment.compiled.abstract_state, experiment.conditioning.spec()
 
     make = functools.partial(jax.ShapeDtypeStruct, sharding=step.batch_sharding)
     fields = {name: make((config.batch_size, *field.shape), field.dtype) for name, field in condition.items()}
     batch = Batch(make((config.batch_size, *experiment.dataset.shape), jnp.float32), fields)  # as read; not yet encoded
     first = jax.eval_shape(step.initial_carry, state)
-    weights = [first, jax.eval_shape(step.step, state, batch, first)[1]]
-    example_loss = experiment.task.example_loss(experiment)
-    assert example_loss is not None  # of a denoiser it is known
+    weights = [first, step.step.eval_shape(state, batch, first)[1]]
     return PlannedStep(config, experiment.mesh, step.step, state, batch, weights, example_loss)

@@ -1,13 +1,18 @@
-"""Denoising networks, in Flax NNX. They know no process and carry no sharding."""
+"""Networks that denoise, or predict tokens, in Flax NNX. They know no process and carry no sharding."""
 
 from diffcurr import lazy
-from diffcurr.networks.base import Network
+from diffcurr.networks.base import Network, TokenNetwork
 from diffcurr.networks.dit import DiT
+from diffcurr.networks.token_transformer import TokenTransformer
 from diffcurr.networks.unet import SongUNet
 
-NETWORKS: dict[str, type[Network]] = {"dit": DiT, "song_unet": SongUNet}
+NETWORKS: dict[str, type[Network] | type[TokenNetwork]] = {
+    "dit": DiT,
+    "song_unet": SongUNet,
+    "token_transformer": TokenTransformer,
+}
 """`network.name` in a config -> the class."""
 
-__all__ = ["NETWORKS", "DiT", "Network", "SongUNet"]
+__all__ = ["NETWORKS", "DiT", "Network", "SongUNet", "TokenNetwork", "TokenTransformer"]
 
 __getattr__ = lazy.modules_of(__name__)

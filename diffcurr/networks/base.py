@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
 @runtime_checkable
@@ -41,3 +41,33 @@ class Network(Protocol):
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch *shape"]:
         """The output, float32, for x at time t as the process gives it."""
+
+
+@runtime_checkable
+class TokenNetwork(Protocol):
+    """A Flax NNX module that predicts each token of a picture from those before it, row by row.
+
+    It is made as `Network` is, by `from_spec`, whose shape is (rows, columns, number of codes).
+    """
+
+    def __call__(
+        self,
+        tokens: Int[Array, "batch row column"],
+        condition: Mapping[str, Any],
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "batch token code"]:
+        """Logits of each token, float32; with a key, some activations are dropped."""
+
+    def features(
+        self, tokens: Int[Array, "batch row column"], condition: Mapping[str, Any]
+    ) -> Float[Array, "block batch width"]:
+        """What comes out of each block, averaged over the tokens, float32."""
+
+    def empty_cache(self, batch: int) -> Any:
+        """What `advance` needs to know before the first token, a pytree of arrays."""
+
+    def advance(
+        self, cache: Any, position: Int[Array, ""], before: Int[Array, " batch"], condition: Mapping[str, Any]
+    ) -> tuple[Float[Array, "batch code"], Any]:
+        """(logits of the token at a position, the next cache), given the token at the position before."""

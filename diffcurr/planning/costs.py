@@ -26,7 +26,8 @@ class PlannedStep:
       step: the jitted function (state, batch, weights) -> anything.
       state: shapes and shardings of the train state; `state.params` are the parameters.
       batch: shapes and shardings of the global batch.
-      weights: shapes of the clusters' weights: those of the first step, and those that a step hands to the next.
+      weights: shapes of what a step hands to the next beside the state, the clusters' weights: those of the first step,
+        and those that a step returns.
       example_loss: parameters -> loss of one example; traced to count operations, never run.
     """
 
@@ -35,7 +36,7 @@ class PlannedStep:
     step: Any
     state: Any
     batch: Any
-    weights: Sequence[jax.ShapeDtypeStruct]
+    weights: Sequence[Any]
     example_loss: Callable[[Any], jax.Array]
 
     @property
@@ -168,5 +169,7 @@ def facts(planned: PlannedStep, chip: Chip, compiled: Compiled, with_settings: W
         "steps": config.steps,
         "compile_seconds": compiled.seconds,
         # The step is compiled again only where the weights that it hands on have another shape or dtype.
-        "executables_over_all_stages": len({(weights.shape, weights.dtype) for weights in planned.weights}),
+        "executables_over_all_stages": len(
+            {tuple((x.shape, x.dtype) for x in jax.tree.leaves(weights)) for weights in planned.weights}
+        ),
     }

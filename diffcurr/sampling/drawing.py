@@ -1,5 +1,6 @@
 """Samples drawn part by part: what sampling depends on, compiled once, for any number of samples."""
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Interval
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -37,6 +39,9 @@ class Sampling(ranges.Checked):
       guidance_interval: the quantiles u between which samples are guided.
       guidance_channels: so many first channels are guided; all if 0.
       clip: limit of |x0-hat|; 0 for none.
+      temperature: of tokens, logits are divided by it; below 1, likely tokens become more so.
+      top_k: of tokens, only so many of the likeliest are drawn at each place; 0 for all.
+      top_p: of tokens, only the likeliest that together reach this probability are drawn.
     """
 
     steps: ranges.Steps
@@ -46,6 +51,9 @@ class Sampling(ranges.Checked):
     guidance_interval: ranges.Quantiles = (0.0, 1.0)
     guidance_channels: ranges.Channels = 0
     clip: ranges.NotNegative = 0.0
+    temperature: ranges.Positive = 1.0
+    top_k: ranges.Classes = 0
+    top_p: Annotated[float, Interval(gt=0, le=1)] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,12 +65,20 @@ class Sampling(ranges.Checked):
     def check(self, process: Process, conditioning: Conditioning, channels: int) -> None:
         """Raises ValueError if the settings do not fit the process, the conditioning or the number of channels."""
         sampling_times(process, self.steps, self.last_step, self.spacing)
+        self.check_guidance(conditioning)
+        if not 0 <= self.guidance_channels <= channels:
+            raise ValueError(f"guidance_channels = {self.guidance_channels}: there are {channels} channels")
+        for name in ("temperature", "top_k", "top_p"):
+            value = getattr(self, name)
+            if value != getattr(type(self), name):
+                raise ValueError(f"{name} = {value}: is for tokens; give {getattr(type(self), name)}")
+
+    def check_guidance(self, conditioning: Conditioning) -> None:
+        """Raises ValueError if samples are to be guided, and the network does not learn what it needs for that."""
         if self.guidance != 1.0 and not conditioning.spec():
             raise ValueError(f"guidance = {self.guidance}: the network is unconditional; choose a conditioning")
         if self.guidance != 1.0 and not conditioning.dropout:
             raise ValueError(f"guidance = {self.guidance}: needs conditioning.dropout above 0, to learn what none is")
-        if not 0 <= self.guidance_channels <= channels:
-            raise ValueError(f"guidance_channels = {self.guidance_channels}: there are {channels} channels")
 
 
 class Part(NamedTuple):
@@ -84,46 +100,45 @@ class Part(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampler:
+class Sampler(abc.ABC):
     """Draws samples of a network, spread over the devices as a batch of the training is.
 
     Sample i is drawn with the noise of row i mod PART under the key of part i // PART, whatever the devices.
 
     Attributes:
       graph: the network's static graph definition.
-      process, solver, codec, conditioning: as trained.
+      codec, conditioning: as trained.
       codec_params: reads the codec's weights, once, onto the devices.
-      shape: shape of one x.
       settings: those of sampling.
       mesh: the devices.
       param_shardings: how the parameters lie on them.
     """
 
     graph: Any
-    process: Process
-    solver: Solver
     codec: Codec
     codec_params: Callable[[], Any]
     conditioning: Conditioning
-    shape: tuple[int, ...]
     settings: Sampling
     mesh: Mesh
     param_shardings: Any
 
-    def _latents(self, params: Any, key: PRNGKeyArray, part: Int[Array, ""], condition: Condition, rows: int) -> Array:
-        settings, network = self.settings, nnx.merge(self.graph, params)
-        denoise = guided_denoiser(
-            network,
-            self.process,
-            condition,
-            self.conditioning.null(condition),
-            scale=settings.guidance,
-            interval=settings.guidance_interval,
-            channels=settings.guidance_channels,
-            clip=settings.clip or None,
-        )
-        levels = make_levels(self.process, settings.steps, settings.last_step, settings.spacing)
-        return sample(jax.random.fold_in(key, part), denoise, levels, (rows, *self.shape), self.solver)
+    @abc.abstractmethod
+    def encoded(
+        self, params: Any, key: PRNGKeyArray, part: Int[Array, ""], condition: Condition, rows: int, parts: int
+    ) -> Array:
+        """Samples of some parts as the codec decodes them: one part's first row after the other's, then their second
+        rows, ...
+
+        Args:
+          key: of all samples.
+          part: number of the first part.
+          condition: of the samples, in their order.
+          rows: of each part.
+        """
+
+    @abc.abstractmethod
+    def decode(self, codec_params: Any, encoded: Array) -> Float[Array, "row height width channel"]:
+        """The pictures."""
 
     def _draw(
         self,
@@ -135,17 +150,9 @@ class Sampler:
         rows: int,
         parts: int,
     ) -> Array:
-        """Samples of some parts, one part's first row after the other's, then their second rows, ..."""
         with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):  # networks keep their activations spread over it
-            if parts == 1:  # the same bits as ever
-                x = self._latents(params, key, part, condition, rows)
-            else:
-                side_by_side = jax.tree.map(lambda c: c.reshape(rows, parts, *c.shape[1:]), condition)
-                numbers = part + jnp.arange(parts)
-                draw = functools.partial(self._latents, params, key, rows=rows)
-                x = jax.vmap(draw, in_axes=(0, 1), out_axes=1)(numbers, side_by_side)
-                x = x.reshape(rows * parts, *self.shape)
-            decode = functools.partial(self.codec.decode_with, codec_params)
+            x = self.encoded(params, key, part, condition, rows, parts)
+            decode = functools.partial(self.decode, codec_params)
             return in_chunks(decode, x, sharding.batch_shards(self.mesh), self.codec.images_at_once)
 
     @functools.cached_property
@@ -204,3 +211,46 @@ class Sampler:
         with jax.transfer_guard("allow"):
             found = [part.rows_here() for part in self.parts(params, key, condition, number, after_part)]
             return distributed.gather(*(np.concatenate(rows) for rows in zip(*found, strict=True)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffusionSampler(Sampler):
+    """From noise, by the solver, and through the codec.
+
+    Attributes:
+      process, solver: as trained.
+      shape: shape of one x.
+    """
+
+    process: Process
+    solver: Solver
+    shape: tuple[int, ...]
+
+    def _latents(self, params: Any, key: PRNGKeyArray, part: Int[Array, ""], condition: Condition, rows: int) -> Array:
+        settings, network = self.settings, nnx.merge(self.graph, params)
+        denoise = guided_denoiser(
+            network,
+            self.process,
+            condition,
+            self.conditioning.null(condition),
+            scale=settings.guidance,
+            interval=settings.guidance_interval,
+            channels=settings.guidance_channels,
+            clip=settings.clip or None,
+        )
+        levels = make_levels(self.process, settings.steps, settings.last_step, settings.spacing)
+        return sample(jax.random.fold_in(key, part), denoise, levels, (rows, *self.shape), self.solver)
+
+    def encoded(
+        self, params: Any, key: PRNGKeyArray, part: Int[Array, ""], condition: Condition, rows: int, parts: int
+    ) -> Array:
+        if parts == 1:  # the same bits as ever
+            return self._latents(params, key, part, condition, rows)
+        side_by_side = jax.tree.map(lambda c: c.reshape(rows, parts, *c.shape[1:]), condition)
+        numbers = part + jnp.arange(parts)
+        draw = functools.partial(self._latents, params, key, rows=rows)
+        x = jax.vmap(draw, in_axes=(0, 1), out_axes=1)(numbers, side_by_side)
+        return x.reshape(rows * parts, *self.shape)
+
+    def decode(self, codec_params: Any, encoded: Array) -> Float[Array, "row height width channel"]:
+        return self.codec.decode_with(codec_params, encoded)

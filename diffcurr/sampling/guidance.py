@@ -35,12 +35,12 @@ def guided_denoiser(
       clip: limit of |x0-hat|, for pixels in [-1, 1]; None for latents.
     """
     guided = bool(condition) and scale != 1.0
-    told = jax.tree.map(_in_pairs, condition, null) if guided else condition
+    told = jax.tree.map(in_pairs, condition, null) if guided else condition
     if hasattr(network, "once"):
         told = network.once(told)
 
     def denoise(x: Array, time: Float[Array, ""]) -> Denoised:
-        x = _in_pairs(x, x) if guided else x
+        x = in_pairs(x, x) if guided else x
         x0, variance = process.denoise(lambda x, t: network(x, t, told), x, jnp.broadcast_to(time, x.shape[:1]))
         if guided:
             conditional, unconditional = x0[::2], x0[1::2]
@@ -56,6 +56,6 @@ def guided_denoiser(
     return denoise
 
 
-def _in_pairs(first: Shaped[Array, "n *rest"], second: Shaped[Array, "n *rest"]) -> Shaped[Array, "2*n *rest"]:
+def in_pairs(first: Shaped[Array, "n *rest"], second: Shaped[Array, "n *rest"]) -> Shaped[Array, "2*n *rest"]:
     """Each row of one followed by that of the other, so that rows stay on the device that holds them."""
     return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])

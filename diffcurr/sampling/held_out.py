@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import annotated_types as at
@@ -56,6 +56,24 @@ class Grid(ranges.Checked):
         process.time_at(self.points)
 
 
+def in_turn(
+    compute: Callable[[Batch, Int[Array, " row"]], Float[Array, "row *rest"]], images: Batch, mesh: Mesh
+) -> Float[np.ndarray, "n *rest"]:
+    """What is computed of each image, ROWS on each device at a time, in every process.
+
+    Args:
+      compute: (some of the images, spread over the mesh; their numbers) -> the same in every process.
+    """
+    rows, number, found = ROWS * sharding.batch_shards(mesh), len(images.x), []
+    with jax.transfer_guard("allow"):
+        for first in range(0, number, rows):
+            numbers = np.arange(first, first + rows) % number  # the last part is filled up with first images
+            part = jax.tree.map(lambda x, numbers=numbers: x[numbers], images)
+            placed = sharding.place((part, numbers.astype(np.int32)), sharding.batch_sharding(mesh))
+            found.append(np.asarray(compute(*placed))[: number - first])
+    return np.concatenate(found)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeldOutError:
     """A function of parameters, always of the same images and the same noise.
@@ -82,16 +100,10 @@ class HeldOutError:
         `denoising_bound` has the bound in bits per dimension (`metrics.denoising.bound`) with its interval over images,
         and lists over log-SNR: `log_snr`, `noise_error`, `x0_error` (means), `noise_error_sd` (of an image).
         """
-        rows, number = ROWS * sharding.batch_shards(self.mesh), len(self.images.x)
-        key, found = jax.random.key(SEED), []
-        with jax.transfer_guard("allow"):
-            for first in range(0, number, rows):
-                numbers = np.arange(first, first + rows) % number  # the last part is filled up with first images
-                part = jax.tree.map(lambda x, numbers=numbers: x[numbers], self.images)
-                placed = sharding.place((part, numbers.astype(np.int32)), sharding.batch_sharding(self.mesh))
-                found.append(np.asarray(self._compiled(params, *placed, key))[: number - first])
+        key = jax.random.key(SEED)
+        found = in_turn(lambda *part: self._compiled(params, *part, key), self.images, self.mesh)
         points = self.grid.points
-        x0_error = np.concatenate(found).astype(np.float64)
+        x0_error = found.astype(np.float64)
         noise_error = x0_error * np.exp(points)
         bits = self._bits(points, noise_error)
         interval = mean_interval(bits)
@@ -100,7 +112,7 @@ class HeldOutError:
                 "value": float(interval.mean),
                 "low": float(interval.low),
                 "high": float(interval.high),
-                "examples": number,
+                "examples": len(found),
                 "log_snr": points.tolist(),
                 "noise_error": noise_error.mean(axis=0).tolist(),
                 "x0_error": x0_error.mean(axis=0).tolist(),

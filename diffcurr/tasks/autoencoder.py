@@ -43,7 +43,7 @@ class Autoencoder(CodecTask):
 
     def compiled(self, experiment: Experiment) -> CompiledStep:
         norm: Norm = "l1" if self.norm == "l1" else "l2"
-        settings = AutoencoderStep(**self.updating(experiment), norm=norm, kl=self.kl)
+        settings = AutoencoderStep(**experiment.updating, norm=norm, kl=self.kl)
         step = functools.partial(autoencoder_step, config=settings)
         return compile_step(step, lambda state: (), experiment.abstract_state, experiment.mesh)
 

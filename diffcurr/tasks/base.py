@@ -10,6 +10,8 @@ from etils import epath
 from jaxtyping import Float
 
 from diffcurr import ranges
+from diffcurr.codecs import Codec
+from diffcurr.data.datasets import Dataset
 from diffcurr.metrics.evaluation import Measured
 from diffcurr.training.compiled import CompiledStep
 from diffcurr.training.state import TrainState
@@ -50,6 +52,18 @@ class Task(ranges.Checked, abc.ABC):
 
     metrics: ClassVar[type[Any]]
     denoises: ClassVar[bool] = False
+
+    def network_shape(self, dataset: Dataset, codec: Codec, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what `network` of the config is made for.
+
+        Args:
+          shape: of an encoded picture.
+
+        Raises:
+          ValueError: if there is none.
+        """
+        del dataset, codec
+        return shape
 
     @abc.abstractmethod
     def check(self, experiment: Experiment) -> None:

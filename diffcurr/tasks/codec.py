@@ -17,7 +17,6 @@ from diffcurr.metrics.evaluation import Measured
 from diffcurr.sampling.evaluator import features_of
 from diffcurr.tasks.base import Evaluator, Experiment, Task
 from diffcurr.training import distributed, sharding
-from diffcurr.training.power_average import gamma_of
 from diffcurr.training.randomness import stream_key
 from diffcurr.training.state import TrainState, init_state, split_network
 from diffcurr.training.window import MeansWindow, Window
@@ -67,20 +66,6 @@ class CodecTask(Task):
     def init_state(self, experiment: Experiment, params: Any) -> TrainState:
         rule = Patience(clusters=1, order="none")
         return init_state(params, experiment.optimizer, rule, len(experiment.config.ema.widths))
-
-    def updating(self, experiment: Experiment) -> dict[str, Any]:
-        """What `training.updating.Updating` takes."""
-        config = experiment.config
-        return {
-            "graph": self.network(experiment)[0],
-            "optimizer": experiment.optimizer,
-            "learning_rate": experiment.learning_rate,
-            "seed": config.seed,
-            "ema_decay": config.ema.decay,
-            "ema_rampup": config.ema.rampup,
-            "ema_gammas": tuple(map(gamma_of, config.ema.widths)),
-            "microbatches": config.microbatches,
-        }
 
     def window(self, experiment: Experiment, first_step: int, earlier: Sequence[Any]) -> Window:
         return MeansWindow(first_step, earlier, batch_size=experiment.config.batch_size)

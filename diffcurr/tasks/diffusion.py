@@ -8,29 +8,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from flax import nnx
-from jaxtyping import Float
 
 from diffcurr.batch import Batch
 from diffcurr.codecs import Codec, Identity
 from diffcurr.codecs.kl import KL
 from diffcurr.codecs.kl_weights import public_arrays
+from diffcurr.data.datasets import Pictures
 from diffcurr.errors import concerning
-from diffcurr.metrics.evaluation import Measured
+from diffcurr.networks import TokenNetwork
 from diffcurr.networks import diffusers_config as diffusers_network
 from diffcurr.processes import diffusers_config as diffusers_process
 from diffcurr.reporting import curriculum
-from diffcurr.tasks.base import CONFIG, WEIGHTS, Evaluator, Experiment, Folder, Task
+from diffcurr.sampling.drawing import DiffusionSampler, Sampling
+from diffcurr.sampling.held_out import HeldOutError
+from diffcurr.tasks.base import CONFIG, WEIGHTS, Experiment, Folder
+from diffcurr.tasks.sampled import Sampled
 from diffcurr.training.compiled import CompiledStep, compile_step
-from diffcurr.training.randomness import stream_key
 from diffcurr.training.rows import read_rows
-from diffcurr.training.state import TrainState, init_state, split_network
+from diffcurr.training.state import TrainState, init_state
 from diffcurr.training.step import Draws, Metrics, microbatch_loss, train_step
 from diffcurr.training.window import CurriculumWindow, Window
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Diffusion(Task):
+class Diffusion(Sampled):
     """Trains the network of the config to denoise."""
 
     metrics = Metrics
@@ -38,14 +39,8 @@ class Diffusion(Task):
 
     def check(self, experiment: Experiment) -> None:
         with concerning(f"network {experiment.config.network.name}"):
-            self.network(experiment)  # which checks its own sizes
-
-    def network(self, experiment: Experiment) -> tuple[Any, Any]:
-        found: tuple[Any, Any] = experiment.abstract_network
-        return found
-
-    def init_params(self, experiment: Experiment) -> Any:
-        return split_network(experiment.make_network(nnx.Rngs(stream_key(experiment.config.seed, "parameters"))))[1]
+            if isinstance(experiment.network_outline, TokenNetwork):  # which has checked its own sizes
+                raise ValueError("predicts tokens, and does not denoise; choose another, or task.name = 'tokens'")
 
     def init_state(self, experiment: Experiment, params: Any) -> TrainState:
         return init_state(params, experiment.optimizer, experiment.rule, len(experiment.config.ema.widths))
@@ -86,27 +81,41 @@ class Diffusion(Task):
             return f"rule {settings.name}"
         return f"{stages} stages of {settings.get('order', settings.name)}"
 
-    def drawn(self, experiment: Experiment, state: TrainState) -> Float[np.ndarray, "n height width channel"]:
-        number = experiment.config.sampling.samples
-        condition = experiment.conditioning.chosen(number)
-        return experiment.sampler.draw(state.ema, experiment.sample_key(), condition, number)
+    def sampler(self, experiment: Experiment) -> DiffusionSampler:
+        return DiffusionSampler(
+            **experiment.drawing, process=experiment.process, solver=experiment.solver, shape=experiment.shape
+        )
 
-    def columns(self, experiment: Experiment) -> int:
-        columns: int = experiment.conditioning.columns
-        return columns
+    def check_sampling(self, experiment: Experiment, settings: Sampling) -> None:
+        settings.check(experiment.process, experiment.conditioning, experiment.shape[-1])
+        experiment.solver.check(experiment.process)
+        if settings.clip and (experiment.dataset.is_latent or not isinstance(experiment.codec, Identity)):
+            raise ValueError(f"clip = {settings.clip}: latents have no limits; give 0")
 
-    def captions(self, experiment: Experiment) -> Sequence[str]:
-        shown: Sequence[str] = experiment.conditioning.shown_captions(experiment.config.sampling.samples)
-        return shown
+    def sampling_facts(self, experiment: Experiment) -> dict[str, Any]:
+        settings = experiment.config.sampling
+        return {"solver": settings.solver.name} | {key: settings[key] for key in ("steps", "spacing", "guidance")}
 
-    def evaluator(self, experiment: Experiment, number: int) -> Evaluator:
-        evaluator, held_out = experiment.evaluator(number), experiment.held_out_error()
-
-        def evaluate(state: TrainState) -> Measured:
-            measured: Measured = evaluator(state.ema)[1]
-            return measured | held_out(state.ema) if held_out else measured
-
-        return evaluate
+    def held_out(self, experiment: Experiment) -> HeldOutError | None:
+        """The denoising error of held-out images."""
+        images = experiment.held_out_images()
+        if images is None:
+            return None
+        values, dataset = None, experiment.dataset
+        if experiment.encoder is not None:
+            images = images._replace(x=experiment.decoder.encoded(images.x, rows=256))
+        elif isinstance(dataset, Pictures) and dataset.max_value <= 255:  # finer ones are as good as continuous
+            stored = np.arange(dataset.max_value + 1)[:, None, None, None]
+            values = dataset.scaled(stored).astype(np.float64).ravel()
+        return HeldOutError(
+            graph=experiment.abstract_network[0],
+            process=experiment.process,
+            images=images,
+            values=values,
+            grid=experiment.grid,
+            mesh=experiment.mesh,
+            param_shardings=experiment.param_shardings,
+        )
 
     def position(self, experiment: Experiment) -> dict[str, Any]:
         return {"edges": list(experiment.edges)}

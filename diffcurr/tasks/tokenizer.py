@@ -92,7 +92,7 @@ class Tokenizer(CodecTask):
         """What the train step is compiled for."""
         own = ("l2", "logit_laplace", "commitment", "adversarial", "adversarial_start", "restart_after")
         return TokenizerStep(
-            **self.updating(experiment) | {"optimizer": apart(experiment.optimizer)},
+            **experiment.updating | {"optimizer": apart(experiment.optimizer)},
             perceptual=self.perceptual if self.perceptual.weight else None,
             **{name: getattr(self, name) for name in own},
         )

@@ -50,6 +50,10 @@ class WithCodec(NamedTuple):
         """As of `jax.jit`."""
         return self.step.lower(state, batch, carry, self.abstract_params)
 
+    def eval_shape(self, state: Any, batch: Any, carry: Any) -> Any:
+        """As of `jax.jit`. Reads no weights."""
+        return self.step.eval_shape(state, batch, carry, self.abstract_params)
+
 
 class CompiledStep(NamedTuple):
     """The step for one mesh, with the shardings of what goes in and out.

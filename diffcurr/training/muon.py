@@ -35,6 +35,7 @@ RULES: tuple[tuple[str, Fused | None], ...] = (
     (r"(x_embedder|final_modulation|final_linear)/kernel$", None),  # DiT
     (r"(map_label|map_augment|_conv/conv|_aux_\w+/conv)/kernel$", None),  # the U-Net
     (r"(conv_in|conv_out)/kernel$", None),  # the autoencoder
+    (r"(^|/)head/kernel$", None),  # the token transformer
     (r"qkv/conv/kernel$", Fused(3, alternating=True)),  # the U-Net's attention
     (r"qkv/kernel$", Fused(3)),
     (r"key_value/kernel$", Fused(2)),

@@ -163,5 +163,36 @@ def apart(transformation: optax.GradientTransformation) -> optax.GradientTransfo
     return optax.GradientTransformation(init, update)
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "muon": Muon}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adafactor(Optimizer):
+    """Adafactor (Shazeer & Stern 2018), by Optax: of a matrix's second moments only means of rows and columns are kept.
+
+    Its updates are as large as Adam's, and not relative to a parameter's size. Decay is decoupled, as AdamW's. Stacked
+    blocks count as one parameter where an update's root mean square is limited.
+
+    Attributes:
+      momentum: decay rate of the mean gradient, which starts at 0; 0 for none, which saves its memory.
+      power: the second moments' decay rate is 1 - step^-power.
+      clip_rms: largest root mean square of a parameter's update at learning rate 1.
+      factored_from: an array is factored if two of its sides are at least so long.
+      weight_decay: share of each parameter that is subtracted, times the learning rate.
+    """
+
+    momentum: ranges.ShareBelowOne = 0.9
+    power: Annotated[float, Interval(gt=0, le=1)] = 0.8
+    clip_rms: ranges.Positive = 1.0
+    factored_from: ranges.Width = 128
+    weight_decay: ranges.NotNegative = 0.0
+
+    def update(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.scale_by_factored_rms(decay_rate=self.power, min_dim_size_to_factor=self.factored_from),
+            optax.clip_by_block_rms(self.clip_rms),
+            optax.ema(self.momentum, debias=False) if self.momentum else optax.identity(),
+            optax.add_decayed_weights(self.weight_decay),
+            optax.scale_by_learning_rate(rate),
+        )
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "muon": Muon, "adafactor": Adafactor}
 """`optimizer.name` in a config -> the class."""

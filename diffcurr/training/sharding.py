@@ -16,7 +16,9 @@ BATCH = PartitionSpec(BATCH_AXES)
 
 # The last dimensions of a parameter whose path matches, and of whatever mirrors it (EMA, Adam's moments). The first
 # match counts; an axis that does not divide its dimension is dropped. Leading dimensions (stacked blocks) stay whole.
+# Adafactor's means of rows and columns are small, and mirror nothing: each device has them whole.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"/v_(row|col)/", ()),
     (r"(qkv|text/query|text/key_value|fc1|modulation)/kernel$", ("fsdp", "tensor")),
     (r"(proj|fc2)/kernel$", ("tensor", "fsdp")),
     (r"(qkv|text/query|text/key_value|fc1|modulation)/bias$", ("tensor",)),

@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Callable
 
+import coded
 import jax
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
 from diffcurr.jobs import sample, train
 from diffcurr.reporting.writers import read_rows
+from diffcurr.tasks import Sampled
 from diffcurr.training.checkpoint import Checkpoints
 
-guests = worded.guests  # a fixture of this module too
+guests, coded_guests = worded.guests, coded.coded_guests  # fixtures of this module too
 
 SETTINGS = {  # plain DDPM: tests/training/test_step.py, tests/jobs/test_resume.py
     "EDM, U-Net": {
@@ -41,6 +43,8 @@ SETTINGS = {  # plain DDPM: tests/training/test_step.py, tests/jobs/test_resume.
     "text, U-Net": worded.TEXT | {"network": "song_unet", "process": "edm", "sampling__solver": "heun"},
     "optimizer muon, text with one modulation": worded.TEXT  # every kind of fused kernel
     | {"network__shared_modulation": True, "microbatches": 2, "optimizer": {"name": "muon", "weight_decay": 0.01}},
+    "tokens, adafactor": coded.TOKENS
+    | {"network__remat": "dots", "microbatches": 2, "optimizer": {"name": "adafactor", "factored_from": 4}},
     "autoencoder": {"task": "autoencoder", "codec": tiny.AUTOENCODER, "conditioning": "none"},
     "tokenizer": {"task": tiny.TOKENIZER_TASK, "codec": tiny.TOKENIZER, "conditioning": "none"},
 }
@@ -80,10 +84,9 @@ def test_guarantees(settings: dict, compilations: Callable[[], int], tmp_path: p
     jax.tree.map(np.testing.assert_array_equal, whole[0], parts[0])
     logged = [[row["loss"] for row in read_rows(tmp_path / name)] for name in ("whole", "parts")]
     assert logged[0] == logged[1]
-    if not one.task.denoises:
-        with pytest.raises(
-            UserError, match=f"task.name = '{one.config.task.name}': samples are drawn from a denoising network"
-        ):
+    if not isinstance(one.task, Sampled):
+        message = f"task.name = '{one.config.task.name}': samples are drawn of what 'diffusion' or 'tokens' trains"
+        with pytest.raises(UserError, match=message):
             sample.run(tiny.config(**settings), tmp_path / "whole")
         return
     assert sample.run(tiny.config(**settings), tmp_path / "whole") == 0
