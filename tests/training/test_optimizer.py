@@ -11,7 +11,7 @@ import tiny
 import worded
 
 from diffcurr.training import muon
-from diffcurr.training.optimizer import Adam, AdamW, Muon, Optimizer
+from diffcurr.training.optimizer import Adafactor, Adam, AdamW, Muon, Optimizer
 from diffcurr.training.sharding import path_name
 
 guests = worded.guests  # a fixture of this module too
@@ -146,6 +146,47 @@ def test_what_muon_moves() -> None:
     unet = _moved(tiny.experiment(process="edm", network="song_unet").abstract_state.params)
     assert not any("8x8_conv" in name or "aux" in name or "map_label" in name for name in unet)
     assert {"enc/8x8_block0/conv0/conv/kernel", "dec/8x8_in0/qkv/conv/kernel", "map_layer0/kernel"} <= unet
+
+
+def test_adafactor_by_hand() -> None:
+    """Two steps of a matrix and a vector in float64 (Shazeer & Stern 2018, algorithms 4 and 5)."""
+    rng = np.random.default_rng(0)
+    params = {"w": rng.standard_normal((3, 5)), "b": rng.standard_normal(5)}
+    grads = [{name: rng.standard_normal(x.shape) for name, x in params.items()} for _ in range(2)]
+    optimizer = Adafactor(learning_rate=0.5, factored_from=3, clip_norm=0.0, weight_decay=0.1, clip_rms=0.9)
+    update = optimizer.transformation(10)
+    state, mean = update.init(jax.tree.map(jnp.float32, params)), jax.tree.map(np.zeros_like, params)
+    squares: dict[str, Any] = {}
+    for step, gradient in enumerate(grads):
+        found, state = update.update(jax.tree.map(jnp.float32, gradient), state, jax.tree.map(jnp.float32, params))
+        for name, g in gradient.items():
+            kept = 1 - (step + 1) ** -0.8
+            squares[name] = kept * squares.get(name, 0.0) + (1 - kept) * g**2
+            second = squares[name]
+            if g.ndim == 2:  # rows times columns, by the mean of all
+                second = np.outer(second.mean(axis=1), second.mean(axis=0)) / second.mean()
+            moved = g / np.sqrt(second)
+            moved = moved / max(1.0, np.sqrt(np.mean(moved**2)) / 0.9)
+            mean[name] = 0.9 * mean[name] + 0.1 * moved
+            np.testing.assert_allclose(found[name], -0.5 * (mean[name] + 0.1 * params[name]), rtol=1e-4)
+
+
+def test_what_adafactor_keeps_is_small_and_lies_well() -> None:
+    """First moments as the parameters; of second moments of matrices, rows and columns, whole on each device."""
+
+    def by_name(tree: Any) -> dict[str, Any]:
+        return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+    experiment = tiny.experiment(8, mesh__fsdp=4, optimizer={"name": "adafactor", "factored_from": 8})
+    params, state = by_name(experiment.abstract_state.params), by_name(experiment.abstract_state.opt_state)
+    means = {name.partition("/ema/")[2]: leaf for name, leaf in state.items() if "/ema/" in name}
+    assert {name: (leaf.shape, leaf.sharding) for name, leaf in means.items()} == {
+        name: (leaf.shape, leaf.sharding) for name, leaf in params.items()
+    }
+    factors = [leaf for name, leaf in state.items() if "/v_row/" in name or "/v_col/" in name]
+    assert all(leaf.sharding.is_fully_replicated for leaf in factors)
+    second = sum(leaf.size for name, leaf in state.items() if "/v" in name)
+    assert second < 0.3 * sum(leaf.size for leaf in params.values())
 
 
 def _moved(params: Any) -> set[str]:
