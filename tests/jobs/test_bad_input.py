@@ -116,7 +116,7 @@ BAD_VALUES = {
     "wsd": ({"optimizer__schedule": "wsd"}, "optimizer: decay_share = 0.0: schedule = 'wsd' needs it above 0"),
     "weight decay": (
         {"optimizer__weight_decay": 0.1},
-        "config key 'optimizer.weight_decay' is unknown: .*; optimizer.name = 'adamw' or 'muon' has it",
+        "config key 'optimizer.weight_decay' is unknown: .*; optimizer.name = 'adamw' or 'muon' or 'adafactor' has it",
     ),
     "ema": ({"ema__decay": 1.0}, r"ema.decay = 1.0: must be a number in \[0, 1\)"),
     "ema ramp-up": ({"ema__rampup": -0.1}, "ema.rampup = -0.1: must be a number of at least 0"),
