@@ -1,5 +1,6 @@
 """If these fail, a tokenizer is trained on another loss than it says, or a network moves that should stand still."""
 
+import pathlib
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 import scipy.integrate
 import scipy.special
 import tiny
+from etils import epath
 
 from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
@@ -16,6 +18,7 @@ from diffcurr.metrics.features import SHIPPED
 from diffcurr.networks.discriminator import halved, with_spread
 from diffcurr.pretrained import arrays, classifier
 from diffcurr.training import dead_codes
+from diffcurr.training.optimizer import Adam, apart
 from diffcurr.training.perceptual import OfClassifier
 from diffcurr.training.pixels import LOG_SCALES, logit_laplace
 from diffcurr.training.tokenizer import losses
@@ -67,6 +70,20 @@ def test_each_network_moves_by_its_own_loss() -> None:
     assert float(values["generator"]) == pytest.approx(float(expected - 0.1 * parts.adversarial), rel=1e-5)
 
 
+def test_each_network_has_its_optimizer() -> None:
+    """Clipping of one does not see the gradient of the other, and neither does its state."""
+    one = Adam(learning_rate=0.1, clip_norm=1.0).transformation(10)
+    both, params = apart(one), {"generator": jnp.ones(3), "discriminator": jnp.ones(2)}
+    gradients = {"generator": jnp.array([3.0, 4.0, 0.0]), "discriminator": jnp.full(2, 1e6)}
+    state, alone = both.init(params), one.init(params["generator"])
+    for scale in (1.0, 0.1):
+        scaled = jax.tree.map(lambda x, scale=scale: scale * x, gradients)
+        updates, state = both.update(scaled, state, params)
+        expected, alone = one.update(scaled["generator"], alone, params["generator"])
+        np.testing.assert_array_equal(updates["generator"], expected)
+    jax.tree.map(np.testing.assert_array_equal, state["generator"], alone)
+
+
 def test_features_of_a_picture_are_those_of_the_classifier() -> None:
     images = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 1)).astype(np.float32)
     network, of = classifier.from_arrays(*arrays.read(SHIPPED / "digits.safetensors")), OfClassifier()
@@ -111,6 +128,16 @@ def test_blocks_of_the_discriminator() -> None:
     found = with_spread(jnp.asarray(x))
     np.testing.assert_allclose(found[..., :3], x)
     np.testing.assert_allclose(found[0, ..., 3], x[::2].std(axis=0).mean(), rtol=1e-5)
+
+
+def test_a_diffusion_run_trains_on_the_latents_of_a_tokenizer(tmp_path: pathlib.Path) -> None:
+    experiment = tiny.experiment(**SETTINGS)
+    experiment.task.export(experiment, experiment.init_state(), epath.Path(tmp_path))
+    codec = tiny.TOKENIZER | {"weights": str(tmp_path / experiment.task.file)}
+    settings = {"network__patch_size": 1, "sampling__clip": 0.0, "codec": codec}
+    state, metrics = tiny.train(tiny.experiment(**settings), 1)
+    assert np.isfinite(metrics[0].loss) and int(state.step) == 1
+    assert tiny.experiment(**settings).shape == (2, 2, 4)
 
 
 FINITE = tiny.TOKENIZER | {"quantizer": {"name": "fsq", "levels": (4, 4)}}
