@@ -182,11 +182,11 @@ class Experiment:
         (`network.remat`) and without the codec. None for a task that does not count them.
         """
         plain = self
-        if self.config.network.get("remat", "none") != "none":
-            config = config_lib.changed(self.config, {"network": {"remat": "none"}})
-            plain = dataclasses.replace(
-                self, make_network=from_config(config, list(self.mesh.devices.flat)).make_network
-            )
+        section, key = self.task.remat_key.split(".")
+        if self.config[section].get(key, "none") != "none":
+            config = config_lib.changed(self.config, {section: {key: "none"}})
+            other = from_config(config, list(self.mesh.devices.flat))
+            plain = dataclasses.replace(self, make_network=other.make_network, codec=other.codec)
         loss = plain.task.example_loss(plain)
         if loss is None:
             return None

@@ -48,6 +48,7 @@ def run(config: ConfigDict, workdir: epath.PathLike, topology: str | None) -> in
         memory=chip.memory,
         compile_with=lambda changes: costs.compile_step(with_settings(changes)),
         say=line.say,
+        remat_key=planned.remat_key,
     )
     if compiled.needed:
         line.say(f"does not fit: {compiled.needed}; looking for what does ...")
@@ -83,4 +84,5 @@ def planned_step(config: ConfigDict, devices: Sequence[jax.Device], changes: Map
     batch = Batch(make((config.batch_size, *experiment.dataset.shape), jnp.float32), fields)  # as read; not yet encoded
     first = jax.eval_shape(step.initial_carry, state)
     weights = [first, step.step.eval_shape(state, batch, first)[1]]
-    return PlannedStep(config, experiment.mesh, step.step, state, batch, weights, example_loss)
+    remat_key = experiment.task.remat_key
+    return PlannedStep(config, experiment.mesh, step.step, state, batch, weights, example_loss, remat_key)

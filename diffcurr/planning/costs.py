@@ -29,6 +29,7 @@ class PlannedStep:
       weights: shapes of what a step hands to the next beside the state, the clusters' weights: those of the first step,
         and those that a step returns.
       example_loss: parameters -> loss of one example; traced to count operations, never run.
+      remat_key: the setting that says what is recomputed.
     """
 
     config: ConfigDict
@@ -38,11 +39,13 @@ class PlannedStep:
     batch: Any
     weights: Sequence[Any]
     example_loss: Callable[[Any], jax.Array]
+    remat_key: str = "network.remat"
 
     @property
     def remat(self) -> str:
-        """What the network recomputes in the backward pass; "none" for a network that has no such setting."""
-        return self.config.network.get("remat", "none")
+        """What is recomputed in the backward pass; "none" for a network that has no such setting."""
+        section, key = self.remat_key.split(".")
+        return self.config[section].get(key, "none")
 
 
 WithSettings = Callable[[Mapping[str, Any]], PlannedStep]
@@ -80,7 +83,7 @@ def step_flops(planned: PlannedStep, with_settings: WithSettings) -> tuple[float
     """
     whole = needed = _example_flops(planned)
     if planned.remat != "none":
-        needed = _example_flops(with_settings({"network.remat": "none"}))
+        needed = _example_flops(with_settings({planned.remat_key: "none"}))
     return needed * planned.config.batch_size, (whole - needed) * planned.config.batch_size
 
 

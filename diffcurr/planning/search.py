@@ -24,6 +24,7 @@ class Search:
       compile_with: compiles the step with some settings changed, such as {"batch_size": 64}; raises UserError if they
         do not work.
       say: called with one line about each trial.
+      remat_key: the setting that says what is recomputed.
     """
 
     config: ConfigDict
@@ -31,6 +32,7 @@ class Search:
     memory: float
     compile_with: Callable[[Mapping[str, Any]], Compiled]
     say: Callable[[str], None]
+    remat_key: str = "network.remat"
 
     def largest_batch(self, compiled: Compiled) -> int | None:
         """The largest global batch, of those that were tried, that fits; None if none does.
@@ -66,7 +68,8 @@ class Search:
         a quarter and an eighth of the batch. Those that do not work on this number of chips are passed over.
         """
         sharded: dict[str, Any] = {"mesh.data": 1, "mesh.fsdp": self.chips}
-        recomputed: dict[str, Any] = {"network.remat": "full"} if "remat" in self.config.network else {}
+        section, key = self.remat_key.split(".")
+        recomputed: dict[str, Any] = {self.remat_key: "full"} if key in self.config[section] else {}
         trials = [sharded, recomputed, sharded | recomputed]
         trials += [sharded | recomputed | {"batch_size": self.config.batch_size // part} for part in (2, 4, 8)]
         for changes in trials:

@@ -47,10 +47,12 @@ class Task(ranges.Checked, abc.ABC):
 
     Class attributes:
       metrics: what a step reports, a NamedTuple with `loss` and `grad_norm`.
+      remat_key: the setting that says what is recomputed in the backward pass.
       denoises: whether it is a denoising network that is trained, which samples can be drawn from.
     """
 
     metrics: ClassVar[type[Any]]
+    remat_key: ClassVar[str] = "network.remat"
     denoises: ClassVar[bool] = False
 
     def network_shape(self, dataset: Dataset, codec: Codec, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -45,6 +45,7 @@ class Tokenizer(CodecTask):
     """
 
     metrics = Metrics
+    remat_key = "codec.remat"
     trains = ViTVQGANCodec
     file = "tokenizer.safetensors"
 
