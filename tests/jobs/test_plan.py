@@ -20,6 +20,7 @@ from diffcurr.errors import UserError
 from diffcurr.jobs import plan
 from diffcurr.planning import chips, costs, search
 from diffcurr.planning.chips import Chip
+from diffcurr.training.perceptual import OfClassifier
 
 
 @pytest.fixture
@@ -96,6 +97,18 @@ def test_what_does_not_fit(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
     assert not facts["fits"] and "exceeds available HBM" in facts["does_not_fit"]
     assert facts["would_fit"] == "--config.batch_size=256"
     assert "**no**" in (tmp_path / "plan.md").read_text()
+
+
+def test_what_a_tokenizer_recomputes_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of both networks and the perceptual loss, whose weights are not read; by the codec's own setting."""
+    monkeypatch.setattr(OfClassifier, "load", lambda *_: pytest.fail("reads the weights"))
+    config = tiny.config(task=tiny.TOKENIZER_TASK, codec=tiny.TOKENIZER | {"remat": "full"}, conditioning="none")
+    with_settings = functools.partial(plan.planned_step, config, jax.devices()[:2])
+    planned = with_settings({})
+    needed, recomputed = costs.step_flops(planned, with_settings)
+    assert planned.remat == "full" and 0 < recomputed < needed
+    without, nothing = costs.step_flops(with_settings({"codec.remat": "none"}), with_settings)
+    assert (without, nothing) == (needed, 0)
 
 
 @pytest.fixture
