@@ -30,6 +30,6 @@ def get_config() -> ConfigDict:
     config.steps = 3500
     config.optimizer.update(learning_rate=1e-3, warmup_steps=100, schedule="cosine", b2=0.99)
     config.ema.decay = 0.995
-    config.update(checkpoint_every=500, sample_every=500, evaluate_every=1000)
+    config.update(checkpoint_every=500, sample_every=500, evaluate_every=700)
     config.evaluation.metrics.frechet_distance = {"resamples": 50}
     return config

@@ -3,12 +3,13 @@ r"""ViT-VQGAN on ImageNet 256x256: pictures to 32x32 tokens of 8,192 codes.
     python -m diffcurr.main --config=configs/imagenet256_vit_vqgan.py:b --config.dataset.data_dir=PICTURES \
         --config.task.perceptual.weights=VGG16
 
-Variants: `:s`, `:b` and `:l`, with 51 M, 171 M and 656 M parameters, and 7 M of the discriminator. Data: PICTURES is a
+Variants: `:s`, `:b` and `:l`, with 51 M, 171 M and 656 M parameters, and 24 M of the discriminator. Data: PICTURES is a
 folder or zip of ImageNet's pictures; VGG16 is a safetensors file of that network's convolutions (docs/tokens.md). Other
 runs name the tokenizer.safetensors of the workdir as codec.weights.
 
-Expected result: not run; no result is known. Hours: see `--job=plan`, which compiles the step for chips that are not
-there and says how long it takes at least.
+Expected result: not run; no result is known. Planned (--job=plan): `:b` on v5e:8x8 with --config.mesh.fsdp=64 takes
+5.4 of a chip's 16 GB, and 340 chip-hours at the chips' peak, so more in truth. 16 pictures a chip are too many: `:s` on
+v5e:4x4 would take 16.7 GB.
 
 Where the settings come from: Yu et al. 2022, as a public re-implementation has them: sizes, patches of 8, 8,192 codes
 of 32, commitment 0.25, weights 1.0 (squared error), 0.1 (logit-Laplace), 0.1 (perceptual) and 0.1 (adversarial). From

@@ -117,7 +117,8 @@ class ViTVQGANCodec(WithTokens):
         the codes `after` it, which are decoded as they are.
       logit_laplace: whether the decoder gives location and log-scale of each pixel's logit-Laplace distribution, and
         the picture follows from the location; otherwise it gives the pixels.
-      remat: what the backward pass keeps: `none` (recompute nothing), `dots` (keep weight products), `full`.
+      remat: what the backward pass keeps: `none` (recompute nothing), `dots` (keep weight products), `full`. Other than
+        `none`, training also computes the discriminator and the perceptual loss again.
       scan_unroll: blocks written out per iteration of the scan over them.
       dtype: compute dtype; weights, latents and pictures are float32.
     """

@@ -96,6 +96,7 @@ class Tokenizer(CodecTask):
             **experiment.updating | {"optimizer": apart(experiment.optimizer)},
             perceptual=self.perceptual if self.perceptual.weight else None,
             **{name: getattr(self, name) for name in own},
+            remat=experiment.codec.remat != "none",
         )
 
     def compiled(self, experiment: Experiment) -> CompiledStep:

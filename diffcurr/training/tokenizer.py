@@ -39,6 +39,7 @@ class TokenizerStep(Updating):
       adversarial: weight of the discriminator's opinion.
       adversarial_start: step from which on it counts, and is trained.
       restart_after: steps without use after which a code is brought back to where vectors are; 0 for never.
+      remat: compute what the perceptual loss and the discriminator see again in the backward pass.
     """
 
     l2: float
@@ -48,6 +49,7 @@ class TokenizerStep(Updating):
     adversarial: float
     adversarial_start: int
     restart_after: int
+    remat: bool = False
 
 
 class Losses(NamedTuple):
@@ -121,15 +123,19 @@ def losses(
     maps = pair.generator.maps(found.codes)
     pictures = pair.generator.picture(maps)
 
+    kept = jax.checkpoint if config.remat else lambda function: function
     density = features = fooled = caught = zero
     if config.logit_laplace:
         density = jnp.mean(logit_laplace(into_unit(images), *jnp.split(maps, 2, axis=-1)))
     if config.perceptual is not None:
-        features = jnp.mean(config.perceptual.distance(perceptual, pictures, images))
+        features = jnp.mean(kept(config.perceptual.distance)(perceptual, pictures, images))
     if config.adversarial:
-        frozen = nnx.merge(config.graph, jax.lax.stop_gradient(params)).discriminator
-        fooled = jnp.mean(jax.nn.softplus(-frozen(pictures)))
-        made, real = pair.discriminator(jax.lax.stop_gradient(pictures)), pair.discriminator(images)
+
+        def scores(params: Any, images: Array) -> Array:
+            return nnx.merge(config.graph, params).discriminator(images)
+
+        fooled = jnp.mean(jax.nn.softplus(-kept(scores)(jax.lax.stop_gradient(params), pictures)))
+        made, real = (kept(scores)(params, x) for x in (jax.lax.stop_gradient(pictures), images))
         caught = jnp.mean(jax.nn.softplus(made) + jax.nn.softplus(-real))
     counts_now = (step >= config.adversarial_start) * 1.0
     of_all = Losses(jnp.mean(jnp.square(pictures - images)), density, features, found.to_code, fooled, caught)
