@@ -1,12 +1,9 @@
-"""A batch of examples, and the axes of the mesh over which it is spread."""
+"""A batch of examples."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-
-MESH_AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")  # over these the first axis of every array of a batch is spread
 
 
 class Batch(NamedTuple):

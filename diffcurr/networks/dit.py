@@ -20,10 +20,11 @@ from diffcurr import ranges
 from diffcurr.networks import embeddings
 from diffcurr.networks.cross_attention import CrossAttention, MakeLinear, TextProjection
 from diffcurr.networks.layers import Linear
+from diffcurr.networks.products import PRODUCT
 
 REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
     "none": None,  # keep every activation
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep the results of the weight products
+    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),  # keep the results of the weight products
     "full": jax.checkpoint_policies.nothing_saveable,  # keep each block's input alone
 }
 
@@ -109,7 +110,6 @@ class DiT(nnx.Module):
                 num_classes + (1 if class_dropout_prob > 0 else 0),
                 hidden_size,
                 embedding_init=normal,
-                dtype=self.dtype,
                 rngs=rngs,
             )
             if num_classes
@@ -178,7 +178,7 @@ class DiT(nnx.Module):
         if self.y_embedder is not None:
             if "label" not in condition:
                 raise ValueError("this network is class-conditional: its condition has no 'label'")
-            told_bd = told_bd + self.y_embedder(condition["label"])
+            told_bd = told_bd + self.y_embedder(condition["label"]).astype(self.dtype)
         condition_bd = nnx.silu(told_bd)
         modulation = self.shared_modulation(condition_bd) if self.shares_modulation else condition_bd
         text, keys_values, mask_bl = self._text_of(condition)
@@ -279,8 +279,9 @@ class Block(nnx.Module):
 
         h_btd = modulate(layer_norm(tokens_btd), shift_attn, scale_attn)
         batch, num_tokens, width = h_btd.shape
-        qkv = self.qkv(h_btd).reshape(batch, num_tokens, 3, self.num_heads, width // self.num_heads)
-        attended = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        heads = (batch, num_tokens, self.num_heads, width // self.num_heads)
+        query, key, value = (part.reshape(heads) for part in self.qkv.in_parts(h_btd, 3))
+        attended = jax.nn.dot_product_attention(query, key, value)
         tokens_btd = tokens_btd + gate_attn[:, None] * self.proj(attended.reshape(batch, num_tokens, width))
         if self.text is not None:
             assert keys_values_bld is not None and mask_bl is not None

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffcurr import ranges
 from diffcurr.networks.dit import REMAT_POLICIES
-from diffcurr.networks.layers import Linear, keep_batch_spread
+from diffcurr.networks.layers import Linear
+from diffcurr.networks.sharded import keep_batch_spread
 
 
 class Cache(NamedTuple):

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from diffcurr import ranges
 from diffcurr.networks import embeddings
 from diffcurr.networks.cross_attention import TextProjection
-from diffcurr.networks.layers import keep_batch_spread
+from diffcurr.networks.sharded import keep_batch_spread
 from diffcurr.networks.unet_blocks import SKIP_SCALE, Maker, UNetBlock
 
 ENCODERS = ("standard", "skip", "residual")

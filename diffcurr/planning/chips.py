@@ -23,6 +23,9 @@ class Chip:
       interconnect: bandwidth of all links of a chip to its neighbours together, bytes per second.
       shapes: topologies to name when another was asked for; there are larger ones.
       target: what XLA has to know of a GPU (its `GpuTargetConfigProto`, as text); empty for a TPU.
+      float32_flops: peak of float32 products as JAX multiplies them unless it is told otherwise: a GPU in TF32. A TPU
+        rounds the factors to bfloat16, so that it is 0: that of bfloat16.
+      clock: of the matrix units, per second; 0 where it does not follow from published figures.
     """
 
     memory: float
@@ -31,6 +34,12 @@ class Chip:
     interconnect: float
     shapes: tuple[str, ...]
     target: str = ""
+    float32_flops: float = 0.0
+    clock: float = 0.0
+
+    def peak(self, dtype: str) -> float:
+        """Of dense products of this dtype, per second."""
+        return (self.float32_flops if dtype == "float32" else 0.0) or self.flops
 
 
 def _gpu(
@@ -65,15 +74,15 @@ def _gpu(
         f"gpu_device_info {{ cuda_compute_capability {{ major: {major} minor: {minor} }} {info} }} "
         'platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 patch: 0 }'
     )
-    return Chip(memory, flops, bandwidth, interconnect, ("1", "8", "16", "64"), target)
+    return Chip(memory, flops, bandwidth, interconnect, ("1", "8", "16", "64"), target, float32_flops=flops / 2)
 
 
 _PLANES = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
-TPUS = {  # cloud.google.com/tpu/docs, the page of each generation
-    "v4": Chip(32e9, 275e12, 1228e9, 300e9, _CUBES),
-    "v5e": Chip(16e9, 197e12, 819e9, 200e9, _PLANES),
-    "v5p": Chip(95e9, 459e12, 2765e9, 600e9, _CUBES),
+TPUS = {  # cloud.google.com/tpu/docs, the page of each generation; clock: peak / operations of all units in a cycle
+    "v4": Chip(32e9, 275e12, 1228e9, 300e9, _CUBES, clock=1.05e9),
+    "v5e": Chip(16e9, 197e12, 819e9, 200e9, _PLANES, clock=1.5e9),
+    "v5p": Chip(95e9, 459e12, 2765e9, 600e9, _CUBES, clock=1.75e9),
     "v6e": Chip(32e9, 918e12, 1640e9, 448e9, _PLANES),
 }
 _HOPPER = {"capability": 90, "shared": 233472, "core_count": 132, "fpus_per_core": 128, "l2_cache_size": 50 * 2**20}

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from diffcurr import layout
 from diffcurr.planning import program
 from diffcurr.planning.chips import Chip
 from diffcurr.planning.program import Compiled
@@ -52,21 +53,21 @@ WithSettings = Callable[[Mapping[str, Any]], PlannedStep]
 """Makes the same step with some settings changed, such as {"mesh.fsdp": 4}. Raises UserError if they do not work."""
 
 
-def compile_step(planned: PlannedStep) -> Compiled:
-    """Compiles the step for its mesh, which need not be there."""
-    with _least_effort():
+def compile_step(planned: PlannedStep, *, least_effort: bool = True) -> Compiled:
+    """Compiles the step for its mesh, which need not be there.
+
+    Args:
+      least_effort: without the search for the fastest tiles that training pays for. It is most of the work, and changes
+        memory and traffic little; the compiler's estimate of the time means something only with it.
+    """
+    with _effort(-1.0 if least_effort else 0.0):
         return program.measure(planned.step, planned.state, planned.batch, planned.weights[0])
 
 
 @contextlib.contextmanager
-def _least_effort() -> Iterator[None]:
-    """Compiles without searching for the fastest tiles.
-
-    That search is most of the work, and changes neither memory nor traffic: DiT-XL/2 on v5e:4x4 has temporaries within
-    0.2 % and the same traffic after 7 instead of 33 s, EDM's U-Net compiles in 1 instead of more than 5 minutes.
-    """
+def _effort(effort: float) -> Iterator[None]:
     before = jax.config.jax_exec_time_optimization_effort  # type: ignore[attr-defined]
-    jax.config.update("jax_exec_time_optimization_effort", -1.0)
+    jax.config.update("jax_exec_time_optimization_effort", effort)
     try:
         yield
     finally:
@@ -88,7 +89,11 @@ def step_flops(planned: PlannedStep, with_settings: WithSettings) -> tuple[float
 
 
 def _example_flops(planned: PlannedStep) -> float:
-    return gradient_flops(planned.example_loss, planned.state.params)
+    return sum(_example_products(planned).values())
+
+
+def _example_products(planned: PlannedStep) -> dict[str, float]:
+    return _gradient_products(planned.example_loss, planned.state.params)
 
 
 def gradient_flops(loss: Callable[[Any], jax.Array], params: Any) -> float:
@@ -97,46 +102,59 @@ def gradient_flops(loss: Callable[[Any], jax.Array], params: Any) -> float:
     Args:
       params: shapes of the parameters.
     """
+    return sum(_gradient_products(loss, params).values())
+
+
+def _gradient_products(loss: Callable[[Any], jax.Array], params: Any) -> dict[str, float]:
     # Without shardings: they belong to the compiled program, and this one is only read.
     plain = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
-    return program.matmul_flops(jax.make_jaxpr(jax.grad(loss))(plain).jaxpr)
+    return program.flops_by_dtype(jax.make_jaxpr(jax.grad(loss))(plain).jaxpr)
 
 
 def least_traffic(planned: PlannedStep) -> float:
-    """Bytes that each chip must send in a step of fully sharded data parallelism, by rings.
+    """Bytes that each chip must send in a step with the parameters as they lie: a minimum, whatever else is done.
 
-    A parameter that is sharded is gathered in the compute dtype for the forward and again for the backward pass, and
-    its float32 gradient is scattered as it is summed; one that is whole on each chip has its gradient summed.
+    A sharded kernel is gathered in the compute dtype at least once (a backward pass that keeps it needs no second time)
+    and its float32 gradient is scattered as it is summed. One that is multiplied by columns stays where it is, and
+    results and their gradients move instead. What several chips hold alike has its gradient summed. What the tensor
+    axis moves is not counted.
     """
     width = jnp.dtype(planned.config.dtype).itemsize
     shards, copies = planned.mesh.shape["fsdp"], planned.mesh.shape["data"]
+    rows = planned.config.batch_size / (shards * copies)
     total = 0.0
-    for leaf in jax.tree.leaves(planned.state.params):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(planned.state.params):
         held = math.prod(leaf.sharding.shard_shape(leaf.shape))
-        if "fsdp" in jax.tree.leaves(tuple(leaf.sharding.spec)):
-            total += held * (shards - 1) * (2 * width + 4) + 2 * 4 * held * (copies - 1) / copies
-        else:
+        if "fsdp" not in jax.tree.leaves(tuple(leaf.sharding.spec)):
             total += 2 * 4 * held * (shards * copies - 1) / (shards * copies)
+            continue
+        rule = layout.rule_of(layout.path_name(path), leaf.shape)
+        if rule is None or not rule.by_columns:
+            total += held * (shards - 1) * (width + 4)
+        elif leaf.ndim > 1 and len(rule.axes) > 1:  # a kernel; its columns, of all stacked blocks
+            total += 2 * rows * (held / leaf.shape[-2]) * (shards - 1) * width
+        total += 2 * 4 * held * (copies - 1) / copies
     return total
 
 
 def facts(planned: PlannedStep, chip: Chip, compiled: Compiled, with_settings: WithSettings) -> dict[str, Any]:
     """Everything that is known of a step once it is compiled, ready for JSON.
 
-    A step takes at least the longest of three times: computing at the chip's peak, reading and writing the state once,
-    and sending all traffic over all links at once.
+    A step takes at least the longest of three times: computing at the chip's peak for each product's dtype, reading
+    and writing the state and what is kept in between once, and sending all traffic over all links at once.
 
     Args:
-      compiled: what `compile_step` found for `planned`; where it says that the step does not fit, sizes that only the
-        compiler knows are 0.
+      compiled: what `compile_step` found for `planned`, as training compiles it; where it says that the step does not
+        fit, sizes that only the compiler knows are 0.
     """
     config, devices = planned.config, planned.mesh.devices.flatten()
     needed, recomputed = step_flops(planned, with_settings)
     state = program.bytes_a_chip(planned.state)
     traffic = sum(kind.bytes for kind in compiled.traffic.values())
+    share = config.batch_size / len(devices)
     bounds = {
-        "compute": (needed + recomputed) / len(devices) / chip.flops,
-        "memory": 2 * state / chip.bandwidth,
+        "compute": share * sum(flops / chip.peak(dtype) for dtype, flops in _example_products(planned).items()),
+        "memory": 2 * (state + compiled.temporary_bytes) / chip.bandwidth,
         "interconnect": traffic / chip.interconnect,
     }
     seconds = max(bounds.values())
@@ -165,6 +183,8 @@ def facts(planned: PlannedStep, chip: Chip, compiled: Compiled, with_settings: W
         "traffic": {name: kind._asdict() for name, kind in compiled.traffic.items()},
         "traffic_bytes": traffic,
         "least_traffic_bytes": least_traffic(planned),
+        "estimated_cycles": compiled.cycles,
+        "estimated_seconds": compiled.cycles / chip.clock if chip.clock else 0.0,
         "lower_bounds_seconds": bounds,
         "lower_bound_seconds": seconds,
         "images_a_second_at_bound": config.batch_size / seconds,

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,22 +17,37 @@ def matmul_flops(jaxpr: Jaxpr) -> float:
     Bodies of scans count as often as they run, of branches the dearest, of loops of unknown length once. What is
     recomputed in a backward pass counts each time.
     """
-    total = 0.0
+    return sum(flops_by_dtype(jaxpr).values())
+
+
+def flops_by_dtype(jaxpr: Jaxpr) -> dict[str, float]:
+    """Those of `matmul_flops`, by the dtype of what is multiplied."""
+    total: dict[str, float] = {}
+
+    def add(flops: Mapping[str, float], times: int = 1) -> None:
+        total.update({dtype: total.get(dtype, 0.0) + times * number for dtype, number in flops.items()})
+
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
             lhs = _shape(eqn.invars[0])
-            total += 2.0 * math.prod(_shape(eqn.outvars[0])) * math.prod(lhs[axis] for axis in contracted)
+            per_output = math.prod(lhs[axis] for axis in contracted)
+            add({_dtype(eqn.invars[0]): 2.0 * math.prod(_shape(eqn.outvars[0])) * per_output})
         elif eqn.primitive.name == "conv_general_dilated":
             kernel, layout = _shape(eqn.invars[1]), eqn.params["dimension_numbers"].rhs_spec
             per_output = math.prod(kernel) / kernel[layout[0]]
-            total += 2.0 * math.prod(_shape(eqn.outvars[0])) * per_output
+            add({_dtype(eqn.invars[0]): 2.0 * math.prod(_shape(eqn.outvars[0])) * per_output})
         elif eqn.primitive.name == "cond":
-            total += max(matmul_flops(branch.jaxpr) for branch in eqn.params["branches"])
+            branches = [flops_by_dtype(branch.jaxpr) for branch in eqn.params["branches"]]
+            add(max(branches, key=lambda flops: sum(flops.values())))
         else:
-            times = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-            total += times * sum(matmul_flops(inner) for inner in _inner(eqn.params))
+            for inner in _inner(eqn.params):
+                add(flops_by_dtype(inner), eqn.params["length"] if eqn.primitive.name == "scan" else 1)
     return total
+
+
+def _dtype(variable: Any) -> str:
+    return str(variable.aval.dtype)
 
 
 def _shape(variable: Any) -> tuple[int, ...]:
@@ -57,6 +72,7 @@ class Compiled:
       temporary_bytes: memory of temporaries, and of results that take no argument's place.
       program_bytes: memory of the program itself.
       flops: floating-point operations as the compiler counts them: the bodies of loops once.
+      cycles: the compiler's own estimate, as the function `estimated_cycles` adds it up; 0 if it makes none.
       traffic: the collective operations by kind, as the function `traffic` reads them.
       needed: the compiler's words if the program does not fit; then all the fields but `seconds` are empty.
     """
@@ -66,6 +82,7 @@ class Compiled:
     temporary_bytes: int = 0
     program_bytes: int = 0
     flops: float = 0.0
+    cycles: float = 0.0
     traffic: "dict[str, Traffic]" = dataclasses.field(default_factory=dict)
     needed: str = ""
 
@@ -93,14 +110,20 @@ def measure(jitted: Any, *arguments: Any) -> Compiled:
             raise
         words = re.search(r"the total memory required[^.]*\.[^.]*\.[^.]*\.", str(error))
         return Compiled(time.perf_counter() - began, needed=" ".join((words[0] if words else str(error)).split()))
-    memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
+    seconds, memory, costs, text = (
+        time.perf_counter() - began,
+        compiled.memory_analysis(),
+        compiled.cost_analysis(),
+        compiled.as_text(),
+    )
     return Compiled(
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
         argument_bytes=memory.argument_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
         program_bytes=memory.generated_code_size_in_bytes,
         flops=costs["flops"] if costs else 0.0,
-        traffic=traffic(compiled.as_text()),
+        cycles=estimated_cycles(text),
+        traffic=traffic(text),
     )
 
 
@@ -133,6 +156,7 @@ _INSTRUCTION = re.compile(
     r"^\s*(?P<root>ROOT )?%(?P<name>[\w.\-]+) = .*? (?P<op>[a-z][\w\-]*)\((?P<operands>[^)]*)\)(?P<rest>.*)$"
 )
 _NAME = r"%([\w.\-]+)"
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _ARRAY = re.compile(r"\b(?P<type>pred|[suf]\d+|bf16|f8\w*)\[(?P<shape>[\d,]*)\]")
 
 
@@ -142,16 +166,7 @@ def traffic(compiled: str) -> dict[str, Traffic]:
     Raises:
       ValueError: if a loop's length cannot be read, or the text has no entry.
     """
-    computations: dict[str, list[str]] = {}
-    entry, lines = None, []
-    for line in compiled.splitlines():
-        if match := _COMPUTATION.match(line):
-            lines = computations.setdefault(match["name"], [])
-            entry = match["name"] if line.startswith("ENTRY") else entry
-        else:
-            lines.append(line)
-    if entry is None:
-        raise ValueError("the text of the program has no entry")
+    entry, computations = _computations(compiled)
     # An operation that the TPU's compiler spreads over the loops beside it is written once in each, on one channel: it
     # is executed as often as where it starts.
     found: dict[tuple[str, str, str], tuple[int, float]] = {}
@@ -170,6 +185,32 @@ def traffic(compiled: str) -> dict[str, Traffic]:
         before = result.get(kind, Traffic(0, 0.0))
         result[kind] = Traffic(before.operations + times, before.bytes + times * sent)
     return result
+
+
+def estimated_cycles(compiled: str) -> float:
+    """The cycles that the compiler expects of a program's fusions and loops, one after another; 0 if it says nothing.
+
+    A TPU's compiler writes them beside each; what loops repeat counts as often. They are a model's, which the compiler
+    uses to choose between programs: neither waiting for other chips nor most memory traffic is in them.
+    """
+    entry, computations = _computations(compiled)
+    known = ((times, _CYCLES.search(line)) for _, line, times in _executed(entry, 1, computations))
+    return float(sum(times * int(cycles[1]) for times, cycles in known if cycles))
+
+
+def _computations(compiled: str) -> tuple[str, dict[str, list[str]]]:
+    """(name of the entry, name of each computation -> its lines) of a program's text."""
+    computations: dict[str, list[str]] = {}
+    entry, lines = None, []
+    for line in compiled.splitlines():
+        if match := _COMPUTATION.match(line):
+            lines = computations.setdefault(match["name"], [])
+            entry = match["name"] if line.startswith("ENTRY") else entry
+        else:
+            lines.append(line)
+    if entry is None:
+        raise ValueError("the text of the program has no entry")
+    return entry, computations
 
 
 def _executed(name: str, times: int, computations: dict[str, list[str]]) -> Iterator[tuple[str, str, int]]:

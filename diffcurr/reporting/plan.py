@@ -52,6 +52,15 @@ def markdown(plan: Mapping[str, Any]) -> str:
     if plan["least_traffic_bytes"]:
         ratio = plan["traffic_bytes"] / plan["least_traffic_bytes"]
         rows.append(("traffic over the least for this mesh", f"{ratio:.2f} x {_bytes(plan['least_traffic_bytes'])}"))
+    if plan["estimated_cycles"]:
+        seconds = f": {_seconds(plan['estimated_seconds'])} a step" if plan["estimated_seconds"] else ""
+        rows.append(
+            (
+                "the compiler's own estimate",
+                f"{plan['estimated_cycles'] / 1e6:,.1f} million cycles{seconds}; a model of fusions and loops one "
+                "after another, not a measurement",
+            )
+        )
     rows += [
         (
             "lower bound on a step",
@@ -61,7 +70,11 @@ def markdown(plan: Mapping[str, Any]) -> str:
         ),
         ("at that bound", f"{plan['images_a_second_at_bound']:,.0f} images/s"),
         (f"the config's {plan['steps']:,} steps at that bound", f"{plan['chip_hours_at_bound']:,.0f} chip-hours"),
-        ("compile time, with least effort for speed", f"{plan['compile_seconds']:.0f} s"),
+        (
+            "compile time",
+            f"{plan['compile_seconds']:.0f} s as training compiles it, "
+            f"{plan['compile_seconds_least_effort']:.0f} s with least effort",
+        ),
         ("executables over all stages", str(plan["executables_over_all_stages"])),
     ]
     return _table(plan, rows)

@@ -18,8 +18,8 @@ from safetensors.numpy import load, save
 
 from diffcurr import atomic_file
 from diffcurr.errors import UserError, first_line
+from diffcurr.layout import path_name
 from diffcurr.training import distributed, power_average, sharding
-from diffcurr.training.sharding import path_name
 from diffcurr.training.state import TrainState
 
 FOLDER = "averages"

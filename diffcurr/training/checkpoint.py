@@ -19,7 +19,7 @@ from jaxtyping import Array, UInt32
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from diffcurr.errors import UserError, first_line
-from diffcurr.training.sharding import path_name
+from diffcurr.layout import path_name
 from diffcurr.training.state import TrainState
 
 FORMER_FIELDS = {"curriculum": "pacing"}

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Shaped
 from optax.contrib import MuonDimensionNumbers
 
-from diffcurr.training.sharding import path_name
+from diffcurr.layout import path_name
 
 
 class Fused(NamedTuple):

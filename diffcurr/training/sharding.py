@@ -1,6 +1,5 @@
-"""How a run is laid out over devices: the mesh, and one table of rules for every array of the state."""
+"""How a run is laid out over devices: the mesh, and where every array of the state lies."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,20 +9,10 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int, Shaped
 
-from diffcurr.batch import BATCH_AXES, MESH_AXES
+from diffcurr import layout
+from diffcurr.layout import BATCH_AXES, MESH_AXES
 
 BATCH = PartitionSpec(BATCH_AXES)
-
-# The last dimensions of a parameter whose path matches, and of whatever mirrors it (EMA, Adam's moments). The first
-# match counts; an axis that does not divide its dimension is dropped. Leading dimensions (stacked blocks) stay whole.
-# Adafactor's means of rows and columns are small, and mirror nothing: each device has them whole.
-RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"/v_(row|col)/", ()),
-    (r"(qkv|text/query|text/key_value|fc1|modulation)/kernel$", ("fsdp", "tensor")),
-    (r"(proj|fc2)/kernel$", ("tensor", "fsdp")),
-    (r"(qkv|text/query|text/key_value|fc1|modulation)/bias$", ("tensor",)),
-    (r"/kernel$", ("fsdp", None)),
-)
 
 
 def make_mesh(data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -102,25 +91,9 @@ def batch_shards(mesh: Mesh) -> int:
 
 
 def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
-    """A NamedSharding for every leaf of a pytree of shapes, by RULES."""
+    """A NamedSharding for every leaf of a pytree of shapes, by the rules of `diffcurr.layout`."""
 
     def sharding(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
-        return NamedSharding(mesh, partition(path_name(path), leaf.shape, mesh))
+        return NamedSharding(mesh, layout.partition(layout.path_name(path), leaf.shape, mesh.shape))
 
     return jax.tree_util.tree_map_with_path(sharding, abstract_state)
-
-
-def partition(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """The rule for one array: RULES by name, each axis only where it divides the dimension."""
-    for pattern, axes in RULES:
-        if re.search(pattern, name) and len(shape) >= len(axes):
-            leading: tuple[str | None, ...] = (None,) * (len(shape) - len(axes))
-            wanted = leading + axes
-            divides = [axis and dim % mesh.shape[axis] == 0 for axis, dim in zip(wanted, shape, strict=True)]
-            return PartitionSpec(*(axis if fits else None for axis, fits in zip(wanted, divides, strict=True)))
-    return PartitionSpec()
-
-
-def path_name(path: tuple[Any, ...]) -> str:
-    """A pytree path as "a/b/c"."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")

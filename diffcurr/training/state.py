@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Int
 
 from diffcurr.curriculum.rules import Rule
+from diffcurr.networks.sharded import name_layers
 
 
 class TrainState(NamedTuple):
@@ -34,6 +35,7 @@ class TrainState(NamedTuple):
 
 def split_network(network: nnx.Module) -> tuple[Any, Any]:
     """A network's static graph definition and its parameters as a nested dict of arrays."""
+    name_layers(network)
     graph, params = nnx.split(network, nnx.Param)
     return graph, nnx.to_pure_dict(params)
 

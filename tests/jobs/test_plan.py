@@ -49,6 +49,7 @@ def test_plan(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     whole = 4 * 4 * facts["parameters"]  # parameters, average, two moments
     assert 0.5 * whole < state < 0.8 * whole  # halved by fsdp, but for what its rules leave whole
     assert facts["step_flops"]["recomputed"] == 0
+    assert facts["estimated_seconds"] == facts["estimated_cycles"] / 1.5e9 > 0 and "million cycles: " in text
     assert facts["lower_bound_seconds"] == max(facts["lower_bounds_seconds"].values()) > 0
     assert facts["images_a_second_at_bound"] == pytest.approx(16 / facts["lower_bound_seconds"])
     assert facts["chip_hours_at_bound"] == pytest.approx(20 * facts["lower_bound_seconds"] * 4 / 3600)
@@ -67,10 +68,10 @@ def test_a_large_transformer_on_sixteen_chips() -> None:
     assert 0 < recomputed < 0.02 * needed  # attention alone: weight products are kept
     compiled = costs.compile_step(planned)
     assert not compiled.needed and compiled.total_bytes < chip.memory
-    assert compiled.temporary_bytes < 4.0e9
-    assert "all-to-all" not in compiled.traffic
+    assert compiled.temporary_bytes < 3.9e9
+    assert compiled.traffic["all-to-all"].bytes < 0.03e9  # modulations, from columns to rows
     traffic = sum(kind.bytes for kind in compiled.traffic.values())
-    assert traffic < 1.3 * costs.least_traffic(planned)
+    assert costs.least_traffic(planned) < traffic < 3.75e9
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax_cuda12_plugin"), reason="needs jax-cuda12-plugin")
@@ -81,7 +82,7 @@ def test_gpus(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = json.loads((tmp_path / "plan.json").read_text())
     assert (facts["chips"], facts["processes"], facts["mesh"]["data"]) == (16, 2, 2)
     assert facts["fits"] and facts["chip_bytes"]["temporaries"] > 0
-    assert 0.5 < facts["traffic_bytes"] / facts["least_traffic_bytes"] < 2  # small arrays are gathered once
+    assert 1 <= facts["traffic_bytes"] / facts["least_traffic_bytes"] < 2
     assert "counts no operations" in (tmp_path / "plan.md").read_text()
 
 
@@ -143,7 +144,7 @@ def test_every_line_of_the_report(
         "| lower bound on a step | ",
         "| at that bound | ",
         "| the config's 20 steps at that bound | 0 chip-hours |",
-        "| compile time, with least effort for speed | ",
+        "| compile time | ",
         "| executables over all stages | 1 |\n",
     ):
         assert row in text

@@ -1,5 +1,6 @@
 """If a test here fails, the plan counts the operations, bytes or seconds of a train step wrongly."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ BATCH, WIDTH = 16, 24
 
 
 class State(NamedTuple):
-    params: dict[str, jax.ShapeDtypeStruct]
+    params: dict[str, Any]
 
 
 def planned(changes: Mapping[str, Any] | None = None, *, remat: str = "none", dtype: str = "bfloat16") -> PlannedStep:
@@ -63,17 +64,25 @@ def test_flops_and_what_is_recomputed() -> None:
 
 @pytest.mark.parametrize(("dtype", "width"), [("bfloat16", 2), ("float32", 4)])
 def test_least_traffic(dtype: str, width: int) -> None:
-    """The sharded matrix is gathered twice and its gradient scattered among 4, and summed over 2; the bias over 8."""
+    """The sharded matrix is gathered once and its gradient scattered among 4, and summed over 2; the bias over 8."""
     held = WIDTH * WIDTH / 4
-    sharded = held * 3 * (2 * width + 4) + 2 * 4 * held / 2
-    assert costs.least_traffic(planned(dtype=dtype)) == sharded + 2 * 4 * WIDTH * 7 / 8
+    sharded = held * 3 * (width + 4) + 2 * 4 * held / 2
+    step = planned(dtype=dtype)
+    assert costs.least_traffic(step) == sharded + 2 * 4 * WIDTH * 7 / 8
+
+    # A modulation stays where it is: for each of 2 rows a chip, 3 others get its 6 columns, and give their gradients.
+    spread = NamedSharding(step.mesh, PartitionSpec(None, "fsdp"))
+    kernel = jax.ShapeDtypeStruct((WIDTH, WIDTH), jnp.float32, sharding=spread)
+    moved = dataclasses.replace(step, state=State({"modulation": {"kernel": kernel}}))
+    assert costs.least_traffic(moved) == 2 * 2 * 6 * 3 * width + 2 * 4 * held / 2
 
 
 def test_facts() -> None:
     """The bound is the longest of the three, and rates follow from it."""
     chip = Chip(memory=1e6, flops=1e3, bandwidth=1e9, interconnect=1e9, shapes=())
     traffic = {"all-gather": Traffic(3, 500.0), "all-reduce": Traffic(1, 250.0)}
-    compiled = Compiled(seconds=2.0, argument_bytes=1, temporary_bytes=2, program_bytes=3, flops=4.0, traffic=traffic)
+    sizes = {"argument_bytes": 1, "temporary_bytes": 2, "program_bytes": 3}
+    compiled = Compiled(seconds=2.0, **sizes, flops=4.0, cycles=50.0, traffic=traffic)
     facts = costs.facts(planned(), chip, compiled, planned)
     assert (facts["chips"], facts["processes"], facts["mesh"]) == (8, 1, {"data": 2, "fsdp": 4, "tensor": 1})
     assert (facts["parameters"], facts["executables_over_all_stages"]) == (WIDTH * WIDTH + WIDTH, 1)
@@ -90,6 +99,14 @@ def test_facts() -> None:
     assert facts["images_a_second_at_bound"] == BATCH / seconds
     assert facts["chip_hours_at_bound"] == pytest.approx(8 * seconds)
     assert facts["fits"] and not facts["does_not_fit"]
+    assert (facts["estimated_cycles"], facts["estimated_seconds"]) == (50.0, 0.0)  # no clock is published
+
+    # The products are of float32, whose peak is another; what is kept between forward and backward moves twice.
+    fast = dataclasses.replace(chip, float32_flops=1e12, clock=100.0, bandwidth=10.0)
+    facts = costs.facts(planned(), fast, compiled, planned)
+    assert facts["lower_bounds_seconds"]["compute"] == pytest.approx(seconds * 1e3 / 1e12)
+    assert facts["lower_bound_seconds"] == 2 * (facts["chip_bytes"]["state"] + 2) / 10.0
+    assert facts["estimated_seconds"] == 0.5
     assert not costs.facts(planned(), chip, Compiled(seconds=1.0, needed="too much"), planned)["fits"]
 
 

@@ -21,6 +21,10 @@ def test_flops() -> None:
     assert flops(jax.grad(lambda a, b: jnp.sum(jnp.tanh(a @ b)), (0, 1)), (3, 5), (5, 7)) == 3 * product
     assert flops(jax.jit(lambda a, b: a @ b), (3, 5), (5, 7)) == product
 
+    jaxpr = jax.make_jaxpr(lambda a, b: (a @ b) + (a.astype(jnp.bfloat16) @ b.astype(jnp.bfloat16)))
+    by_dtype = program.flops_by_dtype(jaxpr(jnp.zeros((3, 5)), jnp.zeros((5, 7))).jaxpr)
+    assert by_dtype == {"float32": product, "bfloat16": product}
+
     def conv(x, w):
         return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
@@ -85,6 +89,7 @@ def test_traffic_as_the_compiler_writes_it(groups: str, number: int) -> None:
   %moved = (f32[8]{{0}}, f32[8]{{0}}, u32[]) collective-permute-start(%x), channel_id=1, source_target_pairs={{{{0,1}}}}
   %done = f32[8]{{0}} collective-permute-done(%moved)
   %again = bf16[64]{{0}} all-gather(%x), channel_id=9, {groups}, dimensions={{0}}
+  %cheap = f32[8]{{0}} fusion(%x), kind=kLoop, calls=%add, backend_config={{"estimated_cycles":"3"}}
   ROOT %out = (f32[8]{{0}}, u32[]) tuple(%done, %next)
 }}
 %condition (p.1: (f32[8], u32[])) -> pred[] {{
@@ -106,6 +111,7 @@ ENTRY %main (x.1: f32[8]) -> f32[8] {{
   %start = (f32[8]{{0}}, u32[]) tuple(%x.1)
   %loop = (f32[8]{{0}}, u32[]) while(%start), condition=%condition, body=%body
   %first = bf16[64]{{0}} all-gather(%x.1), channel_id=9, {groups}, dimensions={{0}}
+  %costly = f32[8]{{0}} fusion(%x.1), kind=kLoop, calls=%add, backend_config={{"estimated_cycles":"100"}}
   %reduced = (f32[8]{{0}}, f32[2,3]{{1,0}}) all-reduce(%x.1, %x.1), channel_id=2, {groups}, to_apply=%add
   %scattered = f32[8]{{0}} reduce-scatter(%x.1), channel_id=3, {groups}, to_apply=%add
   %started = ((f32[{8 * number}]{{0}}), (f32[8]{{0}})) reduce-scatter-start(%x.1), channel_id=6, {groups}, to_apply=%add
@@ -126,6 +132,7 @@ ENTRY %main (x.1: f32[8]) -> f32[8] {{
     for kind, (operations, size) in expected.items():
         assert found[kind].operations == operations
         np.testing.assert_allclose(found[kind].bytes, size)
+    assert program.estimated_cycles(text) == 100 + 4 * 3
     with pytest.raises(ValueError, match="cannot read a loop's length"):
         program.traffic(text.replace("direction=LT", "direction=NE"))
     with pytest.raises(ValueError, match="cannot read the groups"):

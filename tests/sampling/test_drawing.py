@@ -57,7 +57,7 @@ def test_any_number() -> None:
 
 
 def test_each_device_draws_its_share() -> None:
-    """An eighth of the operations of one device; of what lies sharded only parameters are gathered."""
+    """An eighth of the operations of one device; of what is spread only parameters and conditions are gathered."""
 
     def compiled(devices: int, **mesh: int) -> tuple[float, str, dict]:
         experiment = tiny.experiment(devices, network__hidden_size=16, network__num_heads=2, **SETTINGS, **mesh)
@@ -73,12 +73,10 @@ def test_each_device_draws_its_share() -> None:
     spread, _, nothing = compiled(8)
     assert nothing == {} and spread == pytest.approx(alone / 8, rel=0.02)
     sharded, text, traffic = compiled(8, mesh__data=1, mesh__fsdp=8)
-    assert sharded == pytest.approx(alone / 8, rel=0.05) and set(traffic) == {"all-gather"}
-    parameters = {
-        x.shape[-2:]
-        for x in jax.tree.leaves(
-            tiny.experiment(1, **SETTINGS, network__hidden_size=16, network__num_heads=2).abstract_state.ema
-        )
-    }
+    assert sharded == pytest.approx(alone / 8, rel=0.05)
+    assert set(traffic) == {"all-gather", "all-to-all"}  # the latter of modulations, from columns to rows
+    whole = tiny.experiment(1, **SETTINGS, network__hidden_size=16, network__num_heads=2).abstract_state.ema
+    conditions = {(128, 16)}  # with and without guidance
+    gathered = {x.shape[-2:] for x in jax.tree.leaves(whole)} | conditions
     for shape in re.findall(r"= f32\[([\d,]*)\]\S* all-gather\(", text):
-        assert tuple(int(side) for side in shape.split(","))[-2:] in parameters, shape
+        assert tuple(int(side) for side in shape.split(","))[-2:] in gathered, shape

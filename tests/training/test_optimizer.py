@@ -10,9 +10,9 @@ import pytest
 import tiny
 import worded
 
+from diffcurr.layout import path_name
 from diffcurr.training import muon
 from diffcurr.training.optimizer import Adafactor, Adam, AdamW, Muon, Optimizer
-from diffcurr.training.sharding import path_name
 
 guests = worded.guests  # a fixture of this module too
 

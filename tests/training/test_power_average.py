@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
 from diffcurr.jobs import train
+from diffcurr.layout import path_name
 from diffcurr.run import load_run
 from diffcurr.training import averages, power_average
-from diffcurr.training.sharding import path_name
 
 
 def test_width_and_exponent() -> None:

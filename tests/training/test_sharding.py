@@ -4,6 +4,7 @@ import jax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from diffcurr import layout
 from diffcurr.planning import chips
 from diffcurr.training import sharding
 
@@ -33,11 +34,11 @@ def test_slices_lie_along_the_data_axis() -> None:
 
 def test_rules() -> None:
     mesh = sharding.make_mesh(2, 2, 2)
-    assert sharding.partition("params/blocks/qkv/kernel", (3, 8, 24), mesh) == P(None, "fsdp", "tensor")
-    assert sharding.partition("opt_state/1/0/mu/blocks/fc2/kernel", (3, 32, 8), mesh) == P(None, "tensor", "fsdp")
-    assert sharding.partition("ema/final_linear/kernel", (8, 4), mesh) == P("fsdp", None)
-    assert sharding.partition("ema/final_linear/kernel", (7, 4), mesh) == P(None, None)  # 2 does not divide 7
-    assert sharding.partition("curriculum/stage", (), mesh) == P()
+    assert layout.partition("params/blocks/qkv/kernel", (3, 8, 24), mesh.shape) == P(None, "fsdp", "tensor")
+    assert layout.partition("opt_state/1/0/mu/blocks/fc2/kernel", (3, 32, 8), mesh.shape) == P(None, "tensor", "fsdp")
+    assert layout.partition("ema/final_linear/kernel", (8, 4), mesh.shape) == P("fsdp", None)
+    assert layout.partition("ema/final_linear/kernel", (7, 4), mesh.shape) == P(None, None)  # 2 does not divide 7
+    assert layout.partition("curriculum/stage", (), mesh.shape) == P()
 
 
 def test_everything_that_mirrors_a_parameter_lies_where_it_does() -> None:
