@@ -155,6 +155,11 @@ KEYS: dict[str, Key] = {
     ),
     "compare.seeds": Key(5, Annotated[int, Interval(ge=2, le=1000)], "seeds of each arm; an interval needs two"),
     "compare.arms": Key({}, Mapping, "arms: {name: what of the config is different there}"),
+    "probe.images": Key(
+        10_000,
+        Annotated[int, Interval(ge=2, le=10**8)],
+        "pictures that `--job=probe` fits a linear classifier to, and tests it on, at most",
+    ),
     "log_every": Key(100, ranges.StepsOrNever, "steps between rows of `metrics.jsonl`; 0 for never"),
     "checkpoint_every": Key(1000, ranges.StepsOrNever, "steps between checkpoints; 0 for the last alone"),
     "sample_every": Key(1000, ranges.StepsOrNever, "steps between grids of samples; 0 for never"),

@@ -33,6 +33,7 @@ FREE_KEYS = (
     "evaluation",
     "compare",
     "encode",
+    "probe",
 )
 
 

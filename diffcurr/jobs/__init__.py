@@ -6,7 +6,7 @@ from typing import Any
 from diffcurr import lazy
 
 # Modules of this package.
-JOBS = ("train", "sample", "evaluate", "analyze", "features", "compare", "plan", "encode", "export")
+JOBS = ("train", "sample", "evaluate", "analyze", "features", "compare", "plan", "encode", "export", "probe")
 
 __getattr__ = lazy.modules_of(__name__)
 

@@ -1,5 +1,6 @@
 """Tokens drawn one after another, and how well the tokens of pictures that were not trained on are predicted."""
 
+import abc
 import dataclasses
 import functools
 import math
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
@@ -108,40 +110,76 @@ def likely(logits: Float[Array, " code"], top_k: int, top_p: float) -> Bool[Arra
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HeldOutBits:
-    """A function of parameters: how many bits a token of a held-out picture takes, given those before it.
+class OfPictures(abc.ABC):
+    """What a network says of the tokens of pictures, over all devices.
 
     Attributes:
       graph: the network's static graph definition.
       codec, codec_params: see `TokenSampler`.
-      images: the held-out pictures, with what the network is told; in every process all of them.
       mesh, param_shardings: where the parameters lie.
     """
 
     graph: Any
     codec: WithTokens
     codec_params: Callable[[], Any]
-    images: Batch
     mesh: Mesh
     param_shardings: Any
 
-    def __call__(self, params: Any) -> Measured:
-        """`bits_per_token`, the mean over pictures and tokens, with its interval over pictures; in every process."""
+    @abc.abstractmethod
+    def say(
+        self, network: TokenNetwork, tokens: Int[Array, "batch row column"], condition: Condition
+    ) -> Float[Array, "batch *rest"]:
+        """What is computed of each picture."""
+
+    def of(self, params: Any, images: Batch) -> Float[np.ndarray, "n *rest"]:
+        """What is computed of each, in every process.
+
+        Args:
+          images: pictures, with what the network is told; in every process all of them.
+        """
         codec_params = self.codec_params()
-        nats = in_turn(lambda part, _: self._compiled(params, codec_params, part), self.images, self.mesh)
-        interval = mean_interval(nats.astype("float64") / math.log(2))
-        found = {"value": float(interval.mean), "low": float(interval.low), "high": float(interval.high)}
-        return {NAME: found | {"examples": len(nats)}}
+        return in_turn(lambda part, _: self._compiled(params, codec_params, part), images, self.mesh)
 
     @functools.cached_property
     def _compiled(self) -> Any:
-        """(params, codec's, pictures) -> nats per token of each."""
-
-        def nats(params: Any, codec_params: Any, batch: Batch) -> Float[Array, " n"]:
+        def compute(params: Any, codec_params: Any, batch: Batch) -> Float[Array, "n *rest"]:
             with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
                 encode = functools.partial(self.codec.tokens_with, codec_params)
                 tokens = in_chunks(encode, batch.x, sharding.batch_shards(self.mesh), self.codec.images_at_once)
-                return nats_per_token(nnx.merge(self.graph, params)(tokens, batch.condition), tokens)
+                return self.say(nnx.merge(self.graph, params), tokens, batch.condition)
 
         everywhere, by_row = sharding.replicated(self.mesh), sharding.batch_sharding(self.mesh)
-        return jax.jit(nats, in_shardings=(self.param_shardings, everywhere, by_row), out_shardings=everywhere)
+        return jax.jit(compute, in_shardings=(self.param_shardings, everywhere, by_row), out_shardings=everywhere)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeldOutBits(OfPictures):
+    """A function of parameters: how many bits a token of a held-out picture takes, given those before it.
+
+    Attributes:
+      images: the held-out pictures, with what the network is told; in every process all of them.
+    """
+
+    images: Batch
+
+    def say(
+        self, network: TokenNetwork, tokens: Int[Array, "batch row column"], condition: Condition
+    ) -> Float[Array, " batch"]:
+        return nats_per_token(network(tokens, condition), tokens)
+
+    def __call__(self, params: Any) -> Measured:
+        """`bits_per_token`, the mean over pictures and tokens, with its interval over pictures; in every process."""
+        bits = self.of(params, self.images).astype(np.float64) / math.log(2)
+        interval = mean_interval(bits)
+        found = {"value": float(interval.mean), "low": float(interval.low), "high": float(interval.high)}
+        return {NAME: found | {"examples": len(bits)}}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockFeatures(OfPictures):
+    """What comes out of each block, averaged over the tokens of a picture, of which no condition is told."""
+
+    def say(
+        self, network: TokenNetwork, tokens: Int[Array, "batch row column"], condition: Condition
+    ) -> Float[Array, "batch block width"]:
+        return network.features(tokens, condition).swapaxes(0, 1)

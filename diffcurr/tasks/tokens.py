@@ -8,14 +8,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
 
+from diffcurr.batch import Batch
 from diffcurr.codecs import Codec, WithTokens
 from diffcurr.curriculum.rules import NoStages
 from diffcurr.data.datasets import Dataset
-from diffcurr.errors import concerning
+from diffcurr.errors import UserError, concerning
 from diffcurr.networks import TokenNetwork
 from diffcurr.sampling.drawing import Sampling
-from diffcurr.sampling.tokens import NAME, HeldOutBits, TokenSampler
+from diffcurr.sampling.tokens import NAME, BlockFeatures, HeldOutBits, TokenSampler
 from diffcurr.tasks.base import Experiment
 from diffcurr.tasks.sampled import Sampled
 from diffcurr.training.compiled import CompiledStep, compile_step
@@ -102,14 +105,33 @@ class Tokens(Sampled):
         images = experiment.held_out_images()
         if images is None:
             return None
-        return HeldOutBits(
-            graph=experiment.abstract_network[0],
-            codec=experiment.codec,
-            codec_params=lambda: experiment.codec_params,
-            images=images,
-            mesh=experiment.mesh,
-            param_shardings=experiment.param_shardings,
-        )
+        return HeldOutBits(**self._pictures(experiment), images=images)
+
+    def blocks(self, experiment: Experiment) -> Callable[[Any, Any], Float[np.ndarray, "n block width"]]:
+        """(parameters, pictures in [-1, 1]) -> what comes out of each block, see `sampling.tokens.BlockFeatures`.
+
+        Raises:
+          UserError: if the network has always been told the class.
+        """
+        if experiment.conditioning.spec() and not experiment.conditioning.dropout:
+            raise UserError("conditioning.dropout = 0.0: the network knows no picture without its class; give more")
+        features = BlockFeatures(**self._pictures(experiment))
+
+        def of(params: Any, images: Any) -> Float[np.ndarray, "n block width"]:
+            nothing = jax.tree.map(np.asarray, experiment.conditioning.nothing(len(images)))
+            return features.of(params, Batch(images, nothing))
+
+        return of
+
+    def _pictures(self, experiment: Experiment) -> dict[str, Any]:
+        """The fields of `sampling.tokens.OfPictures`."""
+        return {
+            "graph": experiment.abstract_network[0],
+            "codec": experiment.codec,
+            "codec_params": lambda: experiment.codec_params,
+            "mesh": experiment.mesh,
+            "param_shardings": experiment.param_shardings,
+        }
 
 
 class TokenWindow(MeansWindow):
