@@ -23,6 +23,7 @@ from diffcurr.difficulty.convergence import Convergence
 from diffcurr.difficulty.relative_entropy import RelativeEntropy
 from diffcurr.errors import UserError, concerning
 from diffcurr.experiment import Experiment
+from diffcurr.networks import TokenNetwork
 from diffcurr.planning.chips import GPUS, TPUS
 from diffcurr.reporting import curriculum, figures
 from diffcurr.reporting import difficulty as report
@@ -45,6 +46,11 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     primary = distributed.is_primary()
     experiment, workdir, line = experiment_lib.from_config(config), epath.Path(workdir), Line(silent=not primary)
     config = experiment.config
+    if isinstance(experiment.network_outline, TokenNetwork):
+        raise UserError(
+            f"network.name = {config.network.name!r}: --job=analyze trains networks that denoise: analyze the config "
+            f"of a run whose task is 'diffusion'"
+        )
     check_config(workdir, config)
     if primary:
         try:

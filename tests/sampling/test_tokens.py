@@ -1,6 +1,7 @@
 """If these fail, tokens are drawn from other distributions than the network predicts, or depend on the devices."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import coded
@@ -13,6 +14,7 @@ from flax import nnx
 
 from diffcurr.errors import UserError
 from diffcurr.experiment import Experiment
+from diffcurr.jobs import analyze
 from diffcurr.run import Run
 from diffcurr.sampling import drawing, tokens
 from diffcurr.sampling.drawing import Sampling
@@ -119,8 +121,12 @@ def test_what_does_not_fit(settings: dict[str, Any], message: str) -> None:
         tiny.experiment(**coded.TOKENS | settings)
 
 
-def test_estimates_are_a_denoisers() -> None:
+def test_estimates_are_a_denoisers(tmp_path: pathlib.Path) -> None:
     one = tiny.experiment(1, **coded.TOKENS)
+    with pytest.raises(
+        UserError, match="network.name = 'token_transformer': --job=analyze trains networks that denoise"
+    ):
+        analyze.run(one.config, tmp_path)
     with pytest.raises(UserError, match="task.name = 'tokens': estimates are those of a denoising network"):
         Run(one, one.init_state()).denoise(np.zeros((1, 8, 8, 1), np.float32), 0.5)
     assert dataclasses.replace(one.codec).loads == []
