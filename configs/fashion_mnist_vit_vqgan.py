@@ -5,7 +5,10 @@
 Data: TFDS `fashion_mnist`, see configs/fashion_mnist.py. It leaves tokenizer.safetensors in its workdir, which other
 runs name as codec.weights. In samples/ each picture stands before its reconstruction.
 
-Expected result: not run in full.
+Expected result, of the 10,000 test pictures: a peak signal-to-noise ratio of 22.5 dB; a Fréchet distance of the
+reconstructions of 4.6, where other real pictures have 4.5; all 1,024 codes are used, with a perplexity of 573
+(docs/tokens.md has the picture; one seed). The run's own evaluation, of 1,000 training pictures, says 22.5 dB and 25 at
+step 3,000, where fresh real images have 23. 45 minutes on one busy CPU core, of which a step takes 0.4 s.
 
 Where the settings come from: losses and their weights, the codebook with vectors of length 1 and the commitment are
 Yu et al. 2022's, without logit-Laplace; the sizes, the rate, the smaller codebook and the codes that are brought back
