@@ -54,7 +54,7 @@ WithSettings = Callable[[Mapping[str, Any]], PlannedStep]
 
 
 def compile_step(planned: PlannedStep, *, least_effort: bool = True) -> Compiled:
-    """Compiles the step for its mesh, which need not be there.
+    """Compiles the step for its mesh, which need not be there; a second time JAX returns what it compiled the first.
 
     Args:
       least_effort: without the search for the fastest tiles that training pays for. It is most of the work, and changes

@@ -6,6 +6,7 @@ Most of them need the TPU's compiler, which `launch/test.sh` installs.
 import functools
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import re
@@ -18,7 +19,7 @@ import tiny
 from diffcurr import config as config_lib
 from diffcurr.errors import UserError
 from diffcurr.jobs import plan
-from diffcurr.planning import chips, costs, search
+from diffcurr.planning import chips, costs, program, search
 from diffcurr.planning.chips import Chip
 from diffcurr.training.perceptual import OfClassifier
 
@@ -50,14 +51,26 @@ def test_plan(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert 0.5 * whole < state < 0.8 * whole  # halved by fsdp, but for what its rules leave whole
     assert facts["step_flops"]["recomputed"] == 0
     assert facts["estimated_seconds"] == facts["estimated_cycles"] / 1.5e9 > 0 and "million cycles: " in text
+    assert min(facts["compile_seconds"], facts["compile_seconds_least_effort"]) > 0.2  # two compilations
     assert facts["lower_bound_seconds"] == max(facts["lower_bounds_seconds"].values()) > 0
     assert facts["images_a_second_at_bound"] == pytest.approx(16 / facts["lower_bound_seconds"])
     assert facts["chip_hours_at_bound"] == pytest.approx(20 * facts["lower_bound_seconds"] * 4 / 3600)
 
 
 @pytest.mark.usefixtures("compiler")
-def test_a_large_transformer_on_sixteen_chips() -> None:
-    """DiT-XL/2, batch 256: parameters alone are gathered, activations are spread, flops are as counted in the paper."""
+def test_a_large_transformer_on_sixteen_chips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DiT-XL/2, batch 256: kernels and conditions alone are gathered, gradients of kernels summed in float32.
+
+    Operations are as counted in the paper.
+    """
+    texts: list[str] = []
+    read = program.traffic
+
+    def traffic_of(text: str) -> dict[str, program.Traffic]:
+        texts.append(text)
+        return read(text)
+
+    monkeypatch.setattr(program, "traffic", traffic_of)
     config = config_lib.load("imagenet256:dit_xl_2")
     config.mesh.fsdp = 16
     chip, devices = chips.open_topology("v5e:4x4")
@@ -72,6 +85,15 @@ def test_a_large_transformer_on_sixteen_chips() -> None:
     assert compiled.traffic["all-to-all"].bytes < 0.03e9  # modulations, from columns to rows
     traffic = sum(kind.bytes for kind in compiled.traffic.values())
     assert costs.least_traffic(planned) < traffic < 3.75e9
+
+    condition, kernels = 256 * 1152, {leaf.shape[-2:] for leaf in jax.tree.leaves(planned.state.params)}
+    for result, kind in re.findall(
+        r" = (.*?) (all-gather|all-reduce|reduce-scatter|collective-permute)[a-z-]*\(", texts[0]
+    ):
+        for dtype, sizes in re.findall(r"\b(bf16|f32)\[([\d,]+)\]", result):
+            shape = tuple(map(int, sizes.split(",")))
+            kernel = shape[-2:] in kernels if kind == "all-gather" else dtype == "f32"
+            assert kernel or math.prod(shape) <= condition, result
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax_cuda12_plugin"), reason="needs jax-cuda12-plugin")
