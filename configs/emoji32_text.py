@@ -19,20 +19,22 @@ DiT's of classes. The encoder is MiniLM-L6, small enough to encode every caption
 
 from ml_collections import ConfigDict
 
-from diffcurr.config import outline
+from diffcurr.config import load, outline
 
 
 def get_config() -> ConfigDict:
     config = outline()
     config.dataset.name = "emoji"
     config.conditioning.update(name="text", encoder={"name": "minilm", "length": 16})
-    config.process.update(name="edm", prediction={"name": "preconditioned", "sigma_data": 0.61})
-    config.network.update(patch_size=4, hidden_size=128, depth=6, num_heads=4, remat="none", scan_unroll=6)
+    config.codec = load("emoji32_autoencoder").codec
+    config.codec.update(weights="emoji", mean=(0.329, 0.159, 0.120, -0.252), std=(1.120, 0.968, 1.206, 1.096))
+    config.process.update(name="edm", prediction={"name": "preconditioned", "sigma_data": 1.0})
+    config.network.update(patch_size=2, hidden_size=256, depth=6, num_heads=4, remat="none", scan_unroll=6)
     config.steps, config.batch_size = 12_000, 32
-    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=500, clip_norm=0.0)  # a sum over pixels
+    config.optimizer.update(learning_rate=7e-4, schedule="cosine", warmup_steps=500, clip_norm=0.0)  # a sum over pixels
     config.ema.decay = 0.999
     config.curriculum.patience = 30
-    config.sampling.update(solver={"name": "heun"}, steps=18, samples=64, guidance=3.0)
+    config.sampling.update(solver={"name": "heun"}, steps=18, samples=64, guidance=3.0, clip=0.0)
     metrics = {"frechet_distance": {}, "held_out_frechet_distance": {}, "class_agreement": {}}
     config.evaluation.update(samples=1000, metrics=ConfigDict(metrics))
     config.update(log_every=50, checkpoint_every=1000, sample_every=2000)

@@ -118,7 +118,8 @@ class KL(WithWeights):
     and multiplied by scale.
 
     Attributes:
-      weights: path of a safetensors file with diffusers' names (docs/codecs.md says where to get one).
+      weights: path of a safetensors file with diffusers' names (docs/codecs.md says where to get one), or the name of
+        one that is shipped: emoji.
       in_channels: channels of a picture.
       block_out_channels: channels at each resolution; each resolution is half the one before.
       layers_per_block: residual blocks of the encoder at each resolution; the decoder has one more.

@@ -6,11 +6,13 @@ from etils import epath
 
 from diffcurr.errors import UserError
 
+SHIPPED = epath.Path(__file__).parent / "weights"
+
 
 def path_of(weights: str) -> epath.Path:
     """
     Args:
-      weights: the setting `codec.weights`.
+      weights: the setting `codec.weights`: a path, or the name of a file that is shipped.
 
     Raises:
       UserError: if it is empty.
@@ -20,7 +22,8 @@ def path_of(weights: str) -> epath.Path:
             "codec.weights is empty: give the path of a safetensors file with the autoencoder's weights "
             "(docs/codecs.md says where to get one)"
         )
-    return epath.Path(weights).expanduser()
+    shipped = {one.stem: one for one in SHIPPED.glob("*.safetensors")}
+    return shipped.get(weights, epath.Path(weights).expanduser())
 
 
 def digest(weights: str) -> str:
