@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from diffcurr import experiment, parts
 from diffcurr.codecs import CODECS, KL, kl_blocks, kl_weights
 from diffcurr.codecs.kl import KLAutoencoder, params_of
+from diffcurr.config import load
 from diffcurr.errors import UserError
 from diffcurr.networks.convert import load_torch
 
@@ -277,6 +278,20 @@ def test_identity_tells_other_weights_and_scales_apart(file: pathlib.Path, tmp_p
     other.write_bytes(kl_weights.to_bytes(params_of(make(seed=1))))
     assert KL(weights=str(copy), std=(1, 2, 3, 4), **TINY).identity() == found
     assert KL(weights=str(other), std=(1, 2, 3, 4), **TINY).identity() != found
+
+
+def test_the_shipped_autoencoder_of_emoji() -> None:
+    """A picture such as an emoji comes back; its latents have about the scale that the config says."""
+    codec = parts.build("codec", load("emoji32_text").codec.to_dict())
+    assert codec.weights == "emoji"
+    y, x = np.mgrid[:32, :32] - 15.5
+    disc = (x**2 + y**2 < 14**2)[..., None]
+    images = np.stack([np.where(disc, colour, 1.0) for colour in ((1, 0.6, -0.6), (-0.7, 0.2, 0.9))]).astype(np.float32)
+    params = codec.load()
+    mean, _ = jax.jit(codec.encode_with)(params, images)
+    error = np.mean((jax.jit(codec.decode_with)(params, mean) - images) ** 2)
+    assert mean.shape == (2, 8, 8, 4) and 10 * np.log10(4 / error) > 25
+    assert 0.5 < np.std(mean) < 2
 
 
 def test_shapes_need_no_file() -> None:
