@@ -23,7 +23,7 @@ from diffcurr.data.shards import Contents, Stored
 from diffcurr.data.sources import Part, Source, identity
 from diffcurr.errors import UserError
 from diffcurr.experiment import Experiment
-from diffcurr.reporting import figures
+from diffcurr.reporting import grids
 from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.sampling.encoding import Encoder
 from diffcurr.training import distributed
@@ -176,7 +176,7 @@ def _draw(path: epath.Path, encoder: Encoder, dataset: Dataset, source: Source, 
     images = dataset.scaled(np.stack([encoder.checked(source[index]["image"]) for index in range(number)]))
     decoder = OnHost(codec=encoder.codec, params=lambda: encoder.params, devices=encoder.devices)
     pairs = np.stack([images, decoder.decoded(encoder.means(images))], axis=1)
-    figures.save_grid(path, pairs.reshape(-1, *images.shape[1:]), columns=8, alpha=alpha)
+    grids.save_grid(path, pairs.reshape(-1, *images.shape[1:]), columns=8, alpha=alpha)
 
 
 def _skipped(contents: Contents) -> str:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
 from diffcurr.metrics import evaluation
-from diffcurr.reporting import figures
+from diffcurr.reporting import grids
 from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.run import open_run
 from diffcurr.training import distributed
@@ -45,7 +45,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         path.write_text(json.dumps(known | measured, indent=2, allow_nan=False) + "\n")
     columns, alpha = experiment.conditioning.columns, experiment.has_alpha
     captions = experiment.conditioning.shown_captions(len(images))
-    figures.save_grid(workdir / "evaluation.png", images[:100], columns, alpha=alpha, captions=captions[:100])
+    grids.save_grid(workdir / "evaluation.png", images[:100], columns, alpha=alpha, captions=captions[:100])
     against = config.evaluation.reference or f"{evaluator.reference_number:,} of {config.dataset.name}"
     print(
         f"step {step}, {evaluator.number:,} samples against {against}, {known['features']}: "

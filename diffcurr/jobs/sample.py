@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from diffcurr import atomic_file, ranges
 from diffcurr.errors import UserError, concerning, first_line
-from diffcurr.reporting import figures
+from diffcurr.reporting import grids
 from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.run import open_run
 from diffcurr.training import distributed
@@ -67,7 +67,7 @@ def run(
         np.savez_compressed(temporary, **arrays)
     columns = conditioning.columns if wanted is None else 0
     captions = conditioning.shown_captions(number, wanted)[:100]
-    figures.save_grid(out / "samples.png", images[:100], columns, alpha=experiment.has_alpha, captions=captions)
+    grids.save_grid(out / "samples.png", images[:100], columns, alpha=experiment.has_alpha, captions=captions)
     print(f"wrote {out / 'samples.npz'} and {out / 'samples.png'}")
     return 0
 

@@ -144,7 +144,7 @@ def _train(
     snapshots = Snapshots(workdir, config.ema.widths, config.ema.snapshots, experiment.mesh)
     if config.ema.widths and primary:
         snapshots.drop_after(step)
-    save_grid = functools.partial(reporting.figures.save_grid, alpha=experiment.has_alpha)
+    save_grid = functools.partial(reporting.grids.save_grid, alpha=experiment.has_alpha)
     new_window = functools.partial(task.window, experiment)
     earlier = from_plain(task.metrics, saved.get("window", {})) if config.log_every else []
     carry = compiled.initial_carry(state)
@@ -287,4 +287,4 @@ def _draw_data(workdir: epath.Path, experiment: Experiment, dataset: grain.MapDa
     if not (workdir / DATA_PICTURE).exists():
         batch = jax.tree.map(lambda x: x[:SHOWN], dataset[0])
         images = experiment.as_trained(batch)
-        reporting.figures.save_grid(workdir / DATA_PICTURE, images, alpha=experiment.has_alpha)
+        reporting.grids.save_grid(workdir / DATA_PICTURE, images, alpha=experiment.has_alpha)

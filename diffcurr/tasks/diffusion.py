@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from diffcurr import reporting
 from diffcurr.batch import Batch
 from diffcurr.codecs import Codec, Identity
 from diffcurr.codecs.kl import KL
@@ -18,7 +19,6 @@ from diffcurr.errors import concerning
 from diffcurr.networks import TokenNetwork
 from diffcurr.networks import diffusers_config as diffusers_network
 from diffcurr.processes import diffusers_config as diffusers_process
-from diffcurr.reporting import curriculum
 from diffcurr.sampling.drawing import DiffusionSampler, Sampling
 from diffcurr.sampling.held_out import HeldOutError
 from diffcurr.tasks.base import CONFIG, WEIGHTS, Experiment, Folder
@@ -140,7 +140,8 @@ class Diffusion(Sampled):
         return Folder(f"transformer/{WEIGHTS}", configs, others, notes)
 
     def save_figures(self, experiment: Experiment, workdir: epath.Path) -> None:
-        curriculum.save_curriculum(workdir / curriculum.FILE, read_rows(workdir), experiment.levels)
+        figures = reporting.curriculum  # which imports Matplotlib when it is first named
+        figures.save_curriculum(workdir / figures.FILE, read_rows(workdir), experiment.levels)
 
 
 def _why_no_vae(codec: Codec) -> str:

@@ -12,14 +12,13 @@ import zlib
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
-from jaxtyping import Array, UInt32
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from diffcurr.errors import UserError, first_line
 from diffcurr.layout import path_name
+from diffcurr.training.fingerprint import fingerprint, prints
 from diffcurr.training.state import TrainState
 
 FORMER_FIELDS = {"curriculum": "pacing"}
@@ -59,7 +58,6 @@ class Checkpoints:
             raise UserError(f"{self._directory}: is no folder, so it holds no checkpoints; move it away")
         self._read_only = read_only
         self.proven = False
-        self._fingerprint = jax.jit(fingerprint)
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -104,11 +102,11 @@ class Checkpoints:
           FloatingPointError: if a parameter is not finite; nothing is saved.
           UserError: if the checkpoint cannot be read again.
         """
-        prints, finite = jax.device_get(self._fingerprint(state))
+        numbers, finite = fingerprint(state)
         if not finite:
             raise FloatingPointError(f"a parameter is not finite after step {step}")
         progress = progress or {}
-        integrity = {"state": prints.tolist(), "rest": _checksum(data, config, progress)}
+        integrity = {"state": numbers.tolist(), "rest": _checksum(data, config, progress)}
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -122,10 +120,10 @@ class Checkpoints:
         )
         if not self.proven:
             self._manager.wait_until_finished()
-            self._read_back(step, state, prints.tolist())
+            self._read_back(step, state, numbers.tolist())
             self.proven = True
 
-    def _read_back(self, step: int, state: TrainState, prints: list[int]) -> None:
+    def _read_back(self, step: int, state: TrainState, numbers: list[int]) -> None:
         """Reads a checkpoint again field by field, since the whole of it may not fit beside the state.
 
         Raises:
@@ -140,10 +138,10 @@ class Checkpoints:
                         item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
                     )
                     restored = reader.restore(self._directory / str(step) / "state", args=arguments)
-                    found += jax.device_get(jax.jit(_prints)(restored)).tolist()
+                    found += prints(restored).tolist()
         except Exception as error:  # whatever Orbax makes of a folder that does not give back what it took
             raise UserError(self._not_read_back(step, first_line(error, 300))) from error
-        if found != prints:
+        if found != numbers:
             raise UserError(self._not_read_back(step, "other values"))
 
     def _not_read_back(self, step: int, what: str) -> str:
@@ -217,10 +215,10 @@ class Checkpoints:
         )
         rest = [items[name] for name in ("data", "config", "progress") if name in plain]
         state = TrainState(**{name: items.state[former.get(name, name)] for name in _parts(abstract_state)})
-        prints, _ = jax.device_get(self._fingerprint(state))
-        if prints.tolist() != items.integrity["state"]:
+        numbers, _ = fingerprint(state)
+        if numbers.tolist() != items.integrity["state"]:
             names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
-            changed = [n for n, a, b in zip(names, prints, items.integrity["state"], strict=True) if a != b]
+            changed = [n for n, a, b in zip(names, numbers, items.integrity["state"], strict=True) if a != b]
             raise ValueError(f"its fingerprint differs from the one it was saved with in {', '.join(changed)}")
         if _checksum(*rest) != items.integrity["rest"]:
             raise ValueError("its data position, config or progress differs from the one it was saved with")
@@ -252,29 +250,6 @@ class Checkpoints:
         if "_manager" in vars(self):
             self._manager.wait_until_finished()
             self._manager.close()
-
-
-def fingerprint(state: TrainState) -> tuple[UInt32[Array, " leaf"], Array]:
-    """(a number for each leaf that changes with any one of its bits, whether all parameters are finite). Jit-able.
-
-    Each element's bits are multiplied by an odd number of its own and summed modulo 2^32: an odd factor is invertible,
-    so no change of a single element cancels.
-    """
-    finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((state.params, state.ema, state.averages))]
-    return _prints(state), jnp.all(jnp.stack(finite))
-
-
-def _prints(tree: Any) -> UInt32[Array, " leaf"]:
-    def of_leaf(x: Array) -> Array:
-        unsigned = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
-        bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
-        position = jnp.zeros(x.shape, jnp.uint32)
-        for axis, size in enumerate(x.shape):
-            position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-        return jnp.sum(bits * (2 * position + 1), dtype=jnp.uint32)
-
-    prints = [of_leaf(x) for x in jax.tree.leaves(tree)]
-    return jnp.stack(prints) if prints else jnp.zeros((0,), jnp.uint32)  # a rule may have no state
 
 
 def _parts(state: TrainState) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -15,7 +16,8 @@ from etils import epath
 
 from diffcurr.errors import UserError
 from diffcurr.training import checkpoint
-from diffcurr.training.checkpoint import Checkpoints, fingerprint
+from diffcurr.training.checkpoint import Checkpoints
+from diffcurr.training.fingerprint import ROW, fingerprint, prints
 from diffcurr.training.state import TrainState
 
 CONFIG = {"seed": 0}
@@ -173,12 +175,28 @@ def test_the_first_save_is_read_back(loss: str, tmp_path: pathlib.Path, monkeypa
     checkpoints, state = Checkpoints(tmp_path / "c"), jax.device_put(states_by_step()[3])
     if loss == "changed":
         count = itertools.count()  # other values each time that it is asked
-        monkeypatch.setattr(
-            checkpoint, "_prints", lambda tree: jax.numpy.full(len(jax.tree.leaves(tree)), next(count), "uint32")
-        )
+        monkeypatch.setattr(checkpoint, "prints", lambda tree: np.full(len(jax.tree.leaves(tree)), next(count)))
     with pytest.raises(UserError, match=r"checkpoint of step 3 in .* was saved and cannot be read again \("):
         checkpoints.save(3, state, {"next_index": 3}, CONFIG, None)
     assert not checkpoints.proven
+
+
+def test_prints_are_the_same_by_numpy_and_by_xla() -> None:
+    """Of arrays of more than a row, too, and of every size of number."""
+    rng = np.random.default_rng(0)
+    arrays = [
+        rng.normal(size=(3, ROW + 8)).astype(np.float32),
+        rng.normal(size=(ROW, 2)).astype(jnp.bfloat16),
+        rng.integers(0, 9, (7, 8, 3)),
+        np.float32(-0.0),
+    ]
+    wide = [np.asarray(x, np.int32) if x.dtype == np.int64 else x for x in map(np.asarray, arrays)]
+    here = jax.device_put(wide, jax.devices()[0])
+    spread = jax.device_put(wide, jax.NamedSharding(jax.make_mesh((8,), ("x",)), jax.P()))
+    np.testing.assert_array_equal(prints(here), prints(spread))
+    whole = wide[0].reshape(-1)
+    odd = 2 * np.arange(whole.size, dtype=np.uint64) + 1
+    assert prints(here)[0] == int(np.sum(whole.view(np.uint32) * odd % 2**32)) % 2**32
 
 
 def test_fingerprint_sees_any_bit_and_no_sharding() -> None:
@@ -186,7 +204,7 @@ def test_fingerprint_sees_any_bit_and_no_sharding() -> None:
     spread = jax.device_put(state, jax.tree.map(lambda x: x.sharding, abstract_state(devices=8, mesh__fsdp=4)))
     original, finite = fingerprint(state)
     assert finite
-    np.testing.assert_array_equal(original, jax.jit(fingerprint)(spread)[0])
+    np.testing.assert_array_equal(original, fingerprint(spread)[0])
     kernel = state.params["x_embedder"]["kernel"]
     for row, column in ((0, 0), (3, 5), (15, 7)):
         changed = kernel.at[row, column].set(np.nextafter(kernel[row, column], np.inf))

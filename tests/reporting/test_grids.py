@@ -1,17 +1,17 @@
-"""If these fail, pictures show other images or losses than they were given."""
+"""If these fail, grids show other images than they were given."""
 
 import pathlib
 
 import numpy as np
 from PIL import Image
 
-from diffcurr.reporting import figures
+from diffcurr.reporting import grids
 
 
 def test_what_is_invisible_is_white(tmp_path: pathlib.Path) -> None:
     images = np.full((2, 64, 64, 4), -1.0)
     images[1, ..., 3] = 1.0
-    figures.save_grid(tmp_path / "grid.png", images, alpha=True)
+    grids.save_grid(tmp_path / "grid.png", images, alpha=True)
     picture = np.asarray(Image.open(tmp_path / "grid.png"))
     assert (
         picture.shape == (68, 134, 3) and picture[30, 30].tolist() == [255] * 3 and picture[30, 100].tolist() == [0] * 3
@@ -20,7 +20,7 @@ def test_what_is_invisible_is_white(tmp_path: pathlib.Path) -> None:
 
 def test_grid(tmp_path: pathlib.Path) -> None:
     images = np.linspace(-1, 1, 5)[:, None, None, None] * np.ones((5, 32, 32, 3))
-    figures.save_grid(tmp_path / "grid.png", images, columns=2)
+    grids.save_grid(tmp_path / "grid.png", images, columns=2)
     picture = np.asarray(Image.open(tmp_path / "grid.png"))
     assert picture.shape == (3 * 66 + 2, 2 * 66 + 2, 3)  # three rows of two, enlarged to 64 pixels, 2 pixels apart
     centres = picture[2 + 32 :: 66, 2 + 32 :: 66, 0]
@@ -29,12 +29,12 @@ def test_grid(tmp_path: pathlib.Path) -> None:
 
 
 def test_grid_of_grey_images_is_square(tmp_path: pathlib.Path) -> None:
-    figures.save_grid(tmp_path / "grid.png", np.zeros((9, 64, 64, 1)))
+    grids.save_grid(tmp_path / "grid.png", np.zeros((9, 64, 64, 1)))
     assert Image.open(tmp_path / "grid.png").size == (3 * 66 + 2, 3 * 66 + 2)
 
 
 def test_grid_of_latents(tmp_path: pathlib.Path) -> None:
     """The first three channels are shown, and values of 3 are white."""
     latents = np.broadcast_to([3.0, 0.0, -3.0, 9.0], (1, 64, 64, 4))
-    figures.save_grid(tmp_path / "grid.png", latents)
+    grids.save_grid(tmp_path / "grid.png", latents)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "grid.png"))[32, 32], [255, 128, 0])
