@@ -11,6 +11,7 @@ from etils import epath
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from PIL import Image
 
 from diffcurr import atomic_file
 from diffcurr.difficulty.convergence import Convergence, normalised, steps_to_share
