@@ -59,7 +59,8 @@ class Places(NamedTuple):
 
     def gathered(self, kernel: Shaped[Array, "*window inside outside"]) -> Shaped[Array, "*window inside outside"]:
         """The kernel as it is multiplied."""
-        axes = self.kernel if self.by_columns else (None if axes == "fsdp" else axes for axes in self.kernel)
+        gathered = {"fsdp": None, ("fsdp", "tensor"): "tensor"}
+        axes = self.kernel if self.by_columns else (gathered.get(axes, axes) for axes in self.kernel)
         return jax.lax.with_sharding_constraint(kernel, PartitionSpec(*axes))
 
     def of_kernel(self, gradient: Shaped[Array, "*window inside outside"]) -> Shaped[Array, "*window inside outside"]:
@@ -80,7 +81,7 @@ class Places(NamedTuple):
 
 
 def places(path: str, shape: tuple[int, ...], rank: int) -> Places | None:
-    """Those of a product with the kernel of this path; None where nothing is spread.
+    """Those of a product with the kernel of this path; None where every device has the whole kernel.
 
     Args:
       shape: the kernel's.
@@ -90,6 +91,8 @@ def places(path: str, shape: tuple[int, ...], rank: int) -> Places | None:
     if mesh.empty or mesh.size == 1 or not set(layout.MESH_AXES) <= set(mesh.axis_names):
         return None
     rule, kernel = layout.rule_of(path, shape), layout.partition(path, shape, mesh.shape)
+    if all(mesh.shape[axis] == 1 for axes in kernel if axes for axis in ((axes,) if isinstance(axes, str) else axes)):
+        return None
     by_columns = rule is not None and rule.by_columns and rank == 2 and mesh.shape["fsdp"] > 1
     return Places(kernel, kernel[-1] if by_columns else None)
 
