@@ -170,6 +170,14 @@ class Experiment:
             process_count=jax.process_count(),
         )
 
+    def read_ahead(self, batches: grain.MapDataset) -> grain.DatasetIterator:
+        """These batches in turn, as many of them read ahead as `pipeline.ahead` says."""
+        arrays: list[tuple[tuple[int, ...], Any]] = [(self.dataset.shape, np.float32)]
+        arrays += [(field.shape, field.dtype) for field in self.conditioning.spec().values()]
+        example = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in arrays)
+        prefetch = pipeline.ahead(example * self.config.batch_size // jax.process_count())
+        return pipeline.make_iterator(batches, threads=self.dataset.threads, prefetch=prefetch)
+
     @functools.cached_property
     def compiled(self) -> CompiledStep:
         """The train step for this config's mesh; compiled at its first call."""

@@ -33,7 +33,7 @@ class Dataset(ranges.Checked, abc.ABC):
       split: name of the split, as TFDS gives it; for the user's files, the folder of that name.
       data_dir: where prepared data sets lie, TFDS's own default if empty; or the user's folder or zip.
       held_out: the share of the examples that training never sees; 0 where a split is held out, or none.
-      threads: number of threads that read ahead; 0 to read each batch when it is needed.
+      threads: number of threads that read ahead; 0 to read each batch when it is needed, -1 for one for each core.
     """
 
     shape: ClassVar[tuple[int, int, int]]
@@ -48,7 +48,7 @@ class Dataset(ranges.Checked, abc.ABC):
     split: str = "train"
     data_dir: str = ""
     held_out: ranges.ShareBelowOne = 0.0
-    threads: Annotated[int, at.Interval(ge=0, le=256)] = 2
+    threads: Annotated[int, at.Interval(ge=-1, le=256)] = -1
 
     def __post_init__(self) -> None:
         super().__post_init__()

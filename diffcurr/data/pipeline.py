@@ -5,6 +5,7 @@ of B, so the global batch is the same for any number of processes, and the state
 count of global batches, the same on every process.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from diffcurr.data.sources import Source
 
 ConditionOf = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Stored examples, {"image", "label", ...} with a leading axis -> what the network is told (`Conditioning.of`)."""
+
+AHEAD = 2**30  # bytes of batches that are held ready
 
 
 def make_dataset(
@@ -40,13 +43,20 @@ def make_dataset(
     return batches.map(lambda examples: Batch(dataset.scaled(examples["image"]), condition_of(examples)))
 
 
+def ahead(batch_bytes: int) -> int:
+    """How many batches of so many bytes are held ready: what fits into 1 GiB, two at least and 16 at most."""
+    return min(max(AHEAD // max(batch_bytes, 1), 2), 16)
+
+
 def make_iterator(dataset: grain.MapDataset, *, threads: int = 2, prefetch: int = 16) -> grain.DatasetIterator:
     """Reads ahead on threads. `get_state()` / `set_state()` of the result resume it exactly.
 
     Args:
-      threads: 0 reads each batch when it is asked for.
+      threads: 0 reads each batch when it is asked for; -1 is one thread for each core, `prefetch` at most.
       prefetch: elements of `dataset`, that is batches, held ready, at least one a thread; about so many are in memory.
     """
+    if threads < 0:
+        threads = min(len(os.sched_getaffinity(0)), prefetch)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
     return iter(dataset.to_iter_dataset(options))
 

@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 from diffcurr import config as config_lib
 from diffcurr.curriculum import Levels, clusters
 from diffcurr.curriculum.clusters import Clustering
-from diffcurr.data import pipeline
 from diffcurr.data.sources import Source
 from diffcurr.difficulty import analyzed, earlier
 from diffcurr.difficulty.earlier import Measured
@@ -49,6 +48,7 @@ class Experiment(analyzed.Experiment, Protocol):
     def require_denoiser(self, what: str) -> None: ...
 
     def batches(self, source: Source) -> grain.MapDataset: ...
+    def read_ahead(self, batches: grain.MapDataset) -> grain.DatasetIterator: ...
 
     def without_curriculum(self, edges: Float[np.ndarray, " edge"]) -> Any:
         """The experiment that counts on these clusters and draws all of them as its process does."""
@@ -99,7 +99,7 @@ def probe(experiment: Experiment, steps: int, new_countdown: NewCountdown) -> Me
     edges = clusters.uniform(min(CLUSTERS, process.num_levels))
     plain = experiment.without_curriculum(edges)
     dataset = experiment.batches(distributed.primary_first(experiment.dataset.opened))
-    batches = pipeline.make_iterator(dataset, threads=experiment.dataset.threads)
+    batches = experiment.read_ahead(dataset)
 
     def window(first_step: int, before: Sequence[Any]) -> Window:
         return CurriculumWindow(first_step, before, batch_size=config.batch_size, num_stages=1)

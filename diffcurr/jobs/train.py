@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 from diffcurr import config as config_lib
 from diffcurr import experiment as experiment_lib
 from diffcurr import reporting
-from diffcurr.data import pipeline
 from diffcurr.data.sources import Source, identity
 from diffcurr.errors import UserError
 from diffcurr.experiment import Experiment
@@ -128,7 +127,7 @@ def _train(
 
     ##################################################################### data
     dataset = experiment.batches(source)
-    batches = pipeline.make_iterator(dataset, threads=experiment.dataset.threads)
+    batches = experiment.read_ahead(dataset)
     if restored:
         batches.set_state(restored.data)
     else:

@@ -94,7 +94,7 @@ def test_your_own_pictures(pictures: np.ndarray, tmp_path: pathlib.Path) -> None
         ({"background": (0, 0, 256)}, "background = .*: must be"),
         ({"background": (0, 0)}, "background = .*: must be"),
         ({"on_bad_file": "ignore"}, "on_bad_file = 'ignore': choose one of stop, skip"),
-        ({"threads": -1}, "threads = -1: must be an integer from 0 to 256"),
+        ({"threads": -2}, "threads = -2: must be an integer from -1 to 256"),
         ({"augment": 0.1, "flip": True}, "augment = 0.1: mirrors images itself; set flip = False"),
     ],
 )
