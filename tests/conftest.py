@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("diffcurr")
 
 TESTS = pathlib.Path(__file__).parent
 # Where whole runs are tested, of tiny networks: compiling takes most of the time, and half of it with least effort.
-LIGHTLY = ("jobs", "notebooks", "training", "test_guests.py", "test_run.py")
+LIGHTLY = ("codecs", "jobs", "networks", "notebooks", "sampling", "training", "test_guests.py", "test_run.py")
 AS_USERS_DO = ("jobs/test_encode.py", "jobs/test_plan.py", "training/test_old_workdir.py")  # bytes, programs, figures
 # Files of minutes, longest first: one that came last would leave a worker waiting for it.
 LONG = (
