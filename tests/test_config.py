@@ -364,7 +364,7 @@ def arm(study: str, name: str, seed: int) -> ConfigDict:
 
 def test_a_workdir_of_version_0_1_0_holds_todays_config() -> None:
     """Every key of it, the free ones too."""
-    config = changed(complete(load("digits")), unflatten(OLD_WORKDIR))
+    config = changed(complete(load("digits")), unflatten(OLD_WORKDIR | {"dataset.threads": 2}))  # the default then
     assert differences(old_workdir(), config, ()) == {}
     config.seed = 1
     assert differences(old_workdir(), config) == {"seed": (0, 1)}
