@@ -351,17 +351,20 @@ class Experiment:
         return jax.tree.map(lambda x: x.sharding, self.abstract_state.ema)
 
     @property
-    def drawing(self) -> dict[str, Any]:
-        """The fields of `sampling.drawing.Sampler`, which every sampler has."""
+    def network_and_codec(self) -> dict[str, Any]:
+        """The fields that everything has which computes with both: what they are, and where their weights lie."""
         return {
             "graph": self.abstract_network[0],
             "codec": self.codec,
             "codec_params": lambda: self.codec_params,
-            "conditioning": self.conditioning,
-            "settings": self.sampling,
             "mesh": self.mesh,
             "param_shardings": self.param_shardings,
         }
+
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """The fields of `sampling.drawing.Sampler`, which every sampler has."""
+        return self.network_and_codec | {"conditioning": self.conditioning, "settings": self.sampling}
 
     def sampler_of(self, settings: Sampling, negative_prompt: str = "") -> Sampler:
         """The sampler with other settings, or with guidance that leads away from a text.

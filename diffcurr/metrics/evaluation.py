@@ -267,8 +267,7 @@ class ClipScore(WantedMetric):
 
         def measure(generated: Float[np.ndarray, "generated feature"]) -> Measured:
             score = mean_interval(np.asarray(clip_vision.clip_score(generated, words, self.weight), np.float64))
-            numbers = {"value": float(score.mean), "low": float(score.low), "high": float(score.high)}
-            return {"clip_score": numbers | {"examples": len(generated)}}
+            return {"clip_score": score.as_json() | {"examples": len(generated)}}
 
         return measure
 

@@ -20,6 +20,10 @@ class Interval(NamedTuple):
     low: Float[np.ndarray, "*rest"]
     high: Float[np.ndarray, "*rest"]
 
+    def as_json(self) -> dict[str, float]:
+        """Of a single estimate: `value`, `low` and `high`."""
+        return {"value": float(self.mean), "low": float(self.low), "high": float(self.high)}
+
 
 def mean_interval(values: Float[np.ndarray, "seed *rest"], confidence: float = 0.95) -> Interval:
     """Computes the mean over the first axis, with Student's confidence interval.

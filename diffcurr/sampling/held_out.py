@@ -106,12 +106,9 @@ class HeldOutError:
         x0_error = found.astype(np.float64)
         noise_error = x0_error * np.exp(points)
         bits = self._bits(points, noise_error)
-        interval = mean_interval(bits)
         return {
-            denoising.NAME: {
-                "value": float(interval.mean),
-                "low": float(interval.low),
-                "high": float(interval.high),
+            denoising.NAME: mean_interval(bits).as_json()
+            | {
                 "examples": len(found),
                 "log_snr": points.tolist(),
                 "noise_error": noise_error.mean(axis=0).tolist(),

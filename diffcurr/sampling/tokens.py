@@ -170,9 +170,7 @@ class HeldOutBits(OfPictures):
     def __call__(self, params: Any) -> Measured:
         """`bits_per_token`, the mean over pictures and tokens, with its interval over pictures; in every process."""
         bits = self.of(params, self.images).astype(np.float64) / math.log(2)
-        interval = mean_interval(bits)
-        found = {"value": float(interval.mean), "low": float(interval.low), "high": float(interval.high)}
-        return {NAME: found | {"examples": len(bits)}}
+        return {NAME: mean_interval(bits).as_json() | {"examples": len(bits)}}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -105,7 +105,7 @@ class Tokens(Sampled):
         images = experiment.held_out_images()
         if images is None:
             return None
-        return HeldOutBits(**self._pictures(experiment), images=images)
+        return HeldOutBits(**experiment.network_and_codec, images=images)
 
     def blocks(self, experiment: Experiment) -> Callable[[Any, Any], Float[np.ndarray, "n block width"]]:
         """(parameters, pictures in [-1, 1]) -> what comes out of each block, see `sampling.tokens.BlockFeatures`.
@@ -115,23 +115,13 @@ class Tokens(Sampled):
         """
         if experiment.conditioning.spec() and not experiment.conditioning.dropout:
             raise UserError("conditioning.dropout = 0.0: the network knows no picture without its class; give more")
-        features = BlockFeatures(**self._pictures(experiment))
+        features = BlockFeatures(**experiment.network_and_codec)
 
         def of(params: Any, images: Any) -> Float[np.ndarray, "n block width"]:
             nothing = jax.tree.map(np.asarray, experiment.conditioning.nothing(len(images)))
             return features.of(params, Batch(images, nothing))
 
         return of
-
-    def _pictures(self, experiment: Experiment) -> dict[str, Any]:
-        """The fields of `sampling.tokens.OfPictures`."""
-        return {
-            "graph": experiment.abstract_network[0],
-            "codec": experiment.codec,
-            "codec_params": lambda: experiment.codec_params,
-            "mesh": experiment.mesh,
-            "param_shardings": experiment.param_shardings,
-        }
 
 
 class TokenWindow(MeansWindow):
