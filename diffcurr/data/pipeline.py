@@ -52,13 +52,21 @@ def make_iterator(dataset: grain.MapDataset, *, threads: int = 2, prefetch: int 
     """Reads ahead on threads. `get_state()` / `set_state()` of the result resume it exactly.
 
     Args:
-      threads: 0 reads each batch when it is asked for; -1 is one thread for each core, `prefetch` at most.
-      prefetch: elements of `dataset`, that is batches, held ready, at least one a thread; about so many are in memory.
+      threads, prefetch: see `read_options`; what is held ready are elements of `dataset`, that is batches.
+    """
+    return iter(dataset.to_iter_dataset(read_options(threads, prefetch)))
+
+
+def read_options(threads: int, prefetch: int) -> grain.ReadOptions:
+    """How Grain reads ahead.
+
+    Args:
+      threads: 0 reads each element when it is asked for; -1 is one thread for each core, `prefetch` at most.
+      prefetch: elements that are held ready, at least one a thread; about so many are in memory.
     """
     if threads < 0:
         threads = min(len(os.sched_getaffinity(0)), prefetch)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
-    return iter(dataset.to_iter_dataset(options))
+    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
 
 
 def stream(

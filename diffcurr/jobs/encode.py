@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from diffcurr import experiment as experiment_lib
 from diffcurr.codecs import Identity
 from diffcurr.codecs.on_host import OnHost
-from diffcurr.data import captions, shards
+from diffcurr.data import captions, pipeline, shards
 from diffcurr.data.datasets import Dataset
 from diffcurr.data.encoded import identity_of
 from diffcurr.data.on_threads import each
@@ -153,9 +153,8 @@ def _read(
     """The examples of some shards, in order, read ahead on threads."""
     numbers = [np.arange(contents.examples)[contents.numbers(index)[0] :][: contents.shard] for index in indices]
     part = Part(source, np.concatenate([np.zeros(0, int), *numbers]))
-    return (
-        iter(grain.MapDataset.source(part).to_iter_dataset(grain.ReadOptions(threads, ahead))) if numbers else iter(())
-    )
+    examples = grain.MapDataset.source(part).to_iter_dataset(pipeline.read_options(threads, ahead))
+    return iter(examples) if numbers else iter(())
 
 
 def _told(stored: Iterator[Stored], examples: Iterator[dict[str, Any]]) -> Iterator[Stored]:
