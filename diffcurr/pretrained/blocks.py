@@ -1,4 +1,4 @@
-"""What the text encoders and CLIP's vision tower share: attention, scanned blocks, and the names of public arrays."""
+"""What pretrained networks share: attention, stacked blocks, and the names of public arrays."""
 
 import functools
 from collections.abc import Callable, Mapping

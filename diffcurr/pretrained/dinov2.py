@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from diffcurr import weights
 from diffcurr.pretrained import resizing
+from diffcurr.pretrained.blocks import stack
 from diffcurr.weights import Layout, Path, Source, Transform
 
 PRECISION = jax.lax.Precision.HIGHEST  # as PyTorch's float32
@@ -104,12 +105,10 @@ class DINOv2(nnx.Module):
         self.cls_token = nnx.Param(jnp.zeros(hidden_size))
         self.positions = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1 + self.side**2, hidden_size)))
 
-        @nnx.split_rngs(splits=num_layers)
-        @nnx.vmap(in_axes=0, out_axes=0)
-        def stack(rngs: nnx.Rngs) -> Block:
+        def block(rngs: nnx.Rngs) -> Block:
             return Block(hidden_size, num_heads, inner_width(hidden_size, mlp_ratio, swiglu), swiglu, rngs=rngs)
 
-        self.blocks = stack(rngs)
+        self.blocks = stack(block, num_layers, rngs)
         self.norm = nnx.LayerNorm(hidden_size, epsilon=EPSILON, use_fast_variance=False, rngs=rngs)
 
     def __call__(
