@@ -5,6 +5,7 @@ of B, so the global batch is the same for any number of processes, and the state
 count of global batches, the same on every process.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -86,7 +87,8 @@ def stream(
     """
     examples = dataset.drawn(grain.MapDataset.source(source).seed(seed).shuffle()[:number])
     batches = examples[process_index::process_count].batch(batch_size)
-    for read in batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)):
+    held = ahead(4 * batch_size * math.prod(dataset.shape))
+    for read in batches.to_iter_dataset(read_options(dataset.threads, held)):
         yield Batch(dataset.scaled(read["image"]), condition_of(read))
 
 

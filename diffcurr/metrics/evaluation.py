@@ -177,7 +177,8 @@ class PairMetric(Metric):
     def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
         def measure(generated: Float[np.ndarray, "generated feature"]) -> Measured:
             rng, pairs = np.random.default_rng(seed), min(len(real), len(generated), self.pairs)
-            found = self.compared(rng.permutation(real)[:pairs], rng.permutation(generated)[:pairs])
+            drawn = (examples[rng.permutation(len(examples))[:pairs]] for examples in (real, generated))
+            found = self.compared(*drawn)
             numbers = {"examples": pairs, "reference_examples": pairs}
             return {name: values | numbers for name, values in found.items()}
 
@@ -358,7 +359,10 @@ def levels(real: Float[np.ndarray, "real feature"], number: int) -> dict[str, fl
 
     They take a minute for 60,000 images, so a process that measures several runs keeps them.
     """
-    key = hashlib.sha256(np.ascontiguousarray(real).data).digest(), real.shape, number, SPLITS
+    content = hashlib.sha256()
+    for start in range(0, len(real), frechet.BLOCK):
+        content.update(np.ascontiguousarray(real[start : start + frechet.BLOCK]).data)
+    key = content.digest(), real.shape, number, SPLITS
     if key not in _LEVELS:
         _LEVELS[key] = {"floor": floor(real, number), "copies": copies(real, number)}
     return dict(_LEVELS[key])
@@ -376,7 +380,8 @@ def floor(real: Float[np.ndarray, "real feature"], number: int, seed: int = 0) -
     whole = len(real)
 
     def between_halves(rng: np.random.Generator) -> float:
-        return frechet.distance(*map(frechet.statistics, np.array_split(rng.permutation(real), 2)))
+        halves = np.array_split(rng.permutation(whole), 2)
+        return frechet.distance(*(frechet.statistics(real, rows) for rows in halves))
 
     return float(np.mean(frechet.repeated(between_halves, _draws(real), seed)) * (1 / number + 1 / whole) / (4 / whole))
 
@@ -390,7 +395,7 @@ def copies(real: Float[np.ndarray, "real feature"], number: int, seed: int = 0) 
     reference = frechet.statistics(real)
 
     def of_copies(rng: np.random.Generator) -> float:
-        return frechet.distance(frechet.statistics(real[rng.integers(0, len(real), number)]), reference)
+        return frechet.distance(frechet.statistics(real, rng.integers(0, len(real), number)), reference)
 
     return float(np.mean(frechet.repeated(of_copies, _draws(real), seed)))
 

@@ -13,8 +13,6 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from diffcurr import atomic_file
 from diffcurr.errors import UserError, concerning, first_line
@@ -23,6 +21,7 @@ from diffcurr.pretrained import arrays as arrays_lib
 from diffcurr.pretrained import classifier, clip_vision, dinov2, inception
 
 BATCH = 128
+BLOCK = 4096  # rows that are looked at at once
 INCEPTION_BATCH = 32  # smaller than a classifier's: images are enlarged to 299x299
 MOST_BYTES = 2**33  # the largest DINOv2 has 4.5 GB
 SHIPPED = epath.Path(__file__).parents[1] / "pretrained" / "weights"
@@ -141,7 +140,9 @@ def accuracy(
 
 def not_finite(examples: np.ndarray) -> int:
     """How many of the examples hold a value that is NaN or infinite."""
-    return int(np.sum(~np.isfinite(examples).all(axis=tuple(range(1, examples.ndim)))))
+    values = tuple(range(1, examples.ndim))
+    blocks = (examples[start : start + BLOCK] for start in range(0, len(examples), BLOCK))
+    return int(sum(np.sum(~np.isfinite(block).all(axis=values)) for block in blocks))
 
 
 def _in_batches(
@@ -200,63 +201,71 @@ def of_reference(
       UserError: see `Features.check_finite`.
     """
 
-    def extracted() -> Float[np.ndarray, "number feature"]:
-        spoilt, found = 0, []
+    spoilt, made_from = 0, hashlib.sha256()
+
+    def extracted() -> Iterator[Float[np.ndarray, "b feature"]]:
+        nonlocal spoilt
         for images in read():
             spoilt += not_finite(images)
-            found.append(features.look(images, devices))
-        whole = np.concatenate(found)
-        features.check_finite(spoilt, whole)
-        return whole
+            yield features.look(images, devices)
 
     try:
         folder = cache_folder() if cache is None else epath.Path(cache)
-    except OSError as error:
-        _say_not_kept(error)
-        return extracted()
-    content = None
-    for part in (stored or read)():
-        made_of = f"{features.name} {(number, *part.shape[1:])} {part.dtype}{made_by}"
-        content = content or hashlib.sha256(made_of.encode())
-        content.update(np.ascontiguousarray(part).data)
-    assert content is not None
-    made_from = content.hexdigest()
-    path = folder / f"features-{made_from[:16]}.safetensors"
-    if path.exists():
-        try:
-            return _kept(path, made_from, (number, features.width))
-        except UserError as error:
-            print(f"WARNING: {error}; the features are computed again", file=sys.stderr, flush=True)
-    found = extracted()
-    try:
+        for part in (stored or read)():
+            made_of = f"{features.name} {(number, *part.shape[1:])} {part.dtype}{made_by}"
+            made_from.update(made_of.encode())
+            made_from.update(np.ascontiguousarray(part).data)
+        path = folder / f"features-{made_from.hexdigest()}.npy"
+        if path.exists():
+            try:
+                return _kept(path, (number, features.width))
+            except UserError as error:
+                print(f"WARNING: {error}; the features are computed again", file=sys.stderr, flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file.replacing(path) as temporary:
-            save_file({"features": found}, temporary, metadata=_facts(found, made_from))
-    except (OSError, SafetensorError) as error:
-        _say_not_kept(error)
+            _write(temporary, extracted(), (number, features.width))
+            found = _kept(temporary, (number, features.width))
+            features.check_finite(spoilt, found)
+        return found
+    except OSError as error:
+        print(f"WARNING: features of the real images are not kept: {first_line(error)}", file=sys.stderr, flush=True)
+    spoilt, found = 0, np.concatenate(list(extracted()))
+    features.check_finite(spoilt, found)
     return found
 
 
-def _say_not_kept(error: Exception) -> None:
-    print(f"WARNING: features of the real images are not kept: {first_line(error)}", file=sys.stderr, flush=True)
+def _write(path: epath.Path, batches: Iterator[Float[np.ndarray, "b feature"]], shape: tuple[int, int]) -> None:
+    """An .npy file of the features, never all of them in memory; behind them stands their hash."""
+    content = hashlib.sha256()
+    with open(path, "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for batch in batches:
+            content.update(batch.data)
+            file.write(batch.data)
+        file.write(content.digest())
 
 
-def _facts(extracted: Float[np.ndarray, "n feature"], made_from: str) -> dict[str, str]:
-    """What a file of kept features says of them."""
-    return {"made_from": made_from, "sha256": hashlib.sha256(np.ascontiguousarray(extracted).data).hexdigest()}
-
-
-def _kept(path: epath.Path, made_from: str, shape: tuple[int, int]) -> Float[np.ndarray, "n feature"]:
-    """The features that a file keeps.
+def _kept(path: epath.Path, shape: tuple[int, int]) -> Float[np.ndarray, "n feature"]:
+    """The features that a file keeps, mapped into memory: the system reads what is looked at.
 
     Raises:
       UserError: naming the file, if it does not hold what was written there.
     """
-    arrays, facts = arrays_lib.read(path, most_bytes=4 * shape[0] * shape[1] + 2**16)  # with a header
-    found = arrays.get("features")
-    whole = found is not None and (found.shape, found.dtype) == (shape, np.float32) and np.isfinite(found).all()
-    if found is None or not whole or facts != _facts(found, made_from):
-        raise UserError(f"{path}: is not what was written there")
+    if not os.path.isfile(path):  # a pipe would be waited for
+        raise UserError(f"{path}: is not a file")
+    try:
+        found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # nobody lists what a parser and the system raise for a spoilt file
+        raise UserError(f"{path}: cannot be read ({first_line(error)})") from error
+    content = hashlib.sha256()
+    if (found.shape, found.dtype) == (shape, np.float32):
+        for start in range(0, len(found), BLOCK):
+            content.update(found[start : start + BLOCK].data)
+    with open(path, "rb") as file:
+        file.seek(-content.digest_size, os.SEEK_END)
+        if file.read() != content.digest():
+            raise UserError(f"{path}: is not what was written there")
     return found
 
 

@@ -1,17 +1,19 @@
 """The Fréchet distance between two sets of features, from statistics that can be merged in any order."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import scipy  # loads its modules when they are named
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from diffcurr.metrics.intervals import Interval
 
 # Rounding may turn an eigenvalue of 0 into a negative one. This much is tolerated, relative to the largest eigenvalue.
 EIGENVALUE_TOLERANCE = 1e-6
+BLOCK = 4096  # examples that are in memory in float64 at once
 LARGEST = 1e140  # products of two, summed over features, are still float64
 
 
@@ -40,15 +42,30 @@ class Statistics(NamedTuple):
         return self.scatter / (self.number - 1)
 
 
-def statistics(features: Float[np.ndarray, "example feature"]) -> Statistics:
-    """Computes the statistics of a set of features, in float64.
+def statistics(
+    features: Float[np.ndarray, "example feature"], rows: Int[np.ndarray, " row"] | None = None
+) -> Statistics:
+    """Computes the statistics of a set of features, in float64, a block of examples at a time.
+
+    Args:
+      rows: numbers of the examples that count, in any order; all if None.
 
     Raises:
       ValueError: if there are no examples, or a feature is not finite.
     """
-    exact = np.asarray(features, np.float64)
-    if not len(exact):
+    number = len(features) if rows is None else len(rows)
+    if not number:
         raise ValueError("no features: statistics need at least one example")
+    blocks = _blocks(number)
+    return functools.reduce(merge, (_of_block(features[block if rows is None else rows[block]]) for block in blocks))
+
+
+def _blocks(number: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK) for start in range(0, number, BLOCK))
+
+
+def _of_block(features: Float[np.ndarray, "example feature"]) -> Statistics:
+    exact = np.asarray(features, np.float64)
     if not np.isfinite(exact).all():
         raise ValueError("some features are not finite, so they have no statistics: look at the samples")
     mean = exact.mean(axis=0)
@@ -127,12 +144,15 @@ def distance_interval(
     if resamples < 2:
         raise ValueError(f"resamples = {resamples}: an interval needs at least two")
     whole = statistics(features)
-    centred = np.asarray(features, np.float64) - whole.mean
 
     def resampled(rng: np.random.Generator) -> float:
         weights = np.bincount(rng.integers(0, whole.number, whole.number), minlength=whole.number)
-        shift = weights @ centred / whole.number
-        scatter = (centred * weights[:, None]).T @ centred - whole.number * np.outer(shift, shift)
+        shift, scatter = np.zeros_like(whole.mean), np.zeros_like(whole.scatter)
+        for block in _blocks(whole.number):
+            centred = np.asarray(features[block], np.float64) - whole.mean
+            shift += weights[block] @ centred / whole.number
+            scatter += (centred * weights[block, None]).T @ centred
+        scatter -= whole.number * np.outer(shift, shift)
         return distance(Statistics(whole.number, whole.mean + shift, scatter), reference)
 
     distances = repeated(resampled, resamples, seed)

@@ -11,7 +11,6 @@ import matplotlib.image
 import numpy as np
 import pytest
 import tiny
-from safetensors.numpy import load_file
 
 from diffcurr import experiment
 from diffcurr.errors import UserError
@@ -134,7 +133,7 @@ def test_evaluate(
     assert "step 40, 300 samples against 1,797 of digits" in capsys.readouterr().out
     evaluator._KEPT.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(evaluator, "of_reference", lambda *read, **stored: load_file(kept)["features"])
+        patch.setattr(evaluator, "of_reference", lambda *read, **stored: np.load(kept))
         assert evaluate.run(tiny.config(**settings), run[0]) == 0
     assert json.loads((run[0] / "evaluation.json").read_text()) == found
     held_out = {"dataset__held_out": 0.2, "evaluation__denoising__images": 20, "evaluation__denoising__levels": 5}

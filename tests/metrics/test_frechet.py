@@ -66,6 +66,21 @@ def test_statistics_of_parts_are_those_of_the_whole(seed: int, sizes: list[int],
     np.testing.assert_allclose(merged.covariance, np.cov(features.T), rtol=1e-10, atol=1e-10)
 
 
+def test_blocks_of_examples_are_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few are in memory at once, and whichever rows are asked for: statistics, and the interval."""
+    rng = np.random.default_rng(0)
+    features, rows = 50 + rng.normal(size=(203, 6)), rng.integers(0, 203, 90)
+    reference = frechet.statistics(rng.normal(size=(80, 6)))
+    whole = frechet.distance_interval(features, reference, resamples=5)
+    for block in (1, 60, 8192):
+        monkeypatch.setattr(frechet, "BLOCK", block)
+        found = frechet.statistics(features, rows)
+        assert found.number == 90
+        np.testing.assert_allclose(found.mean, features[rows].mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(found.covariance, np.cov(features[rows].T), rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(frechet.distance_interval(features, reference, resamples=5), whole, rtol=1e-10)
+
+
 @pytest.mark.parametrize(("width", "shift"), [(2, 0.0), (6, 0.3), (12, 0.4)])
 def test_intervals_hold_the_expectation(width: int, shift: float) -> None:
     """Intervals hold the expectation in 90 to 99 of 100 simulated cases, for normal sets away from the reference."""
