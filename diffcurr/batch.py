@@ -12,10 +12,13 @@ class Batch(NamedTuple):
     Attributes:
       x: float [batch, *shape]: pixels in [-1, 1], or latents. As `condition`, NumPy's on the host, JAX's on devices.
       condition: what the network is told beside x, by name; the first axis of each array is the batch's.
+      features: of the clean pictures, [batch, token, feature], with which training aligns the network, and which it is
+        not told; None where there are none.
     """
 
     x: Any
     condition: dict[str, Any]
+    features: Any = None
 
 
 def in_chunks(function: Callable[[Any], Any], examples: Any, shards: int, at_once: int) -> Any:

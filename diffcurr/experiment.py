@@ -39,6 +39,7 @@ from diffcurr.metrics.evaluation import METRICS, Measured, Metric
 from diffcurr.metrics.features import Features
 from diffcurr.networks import NETWORKS
 from diffcurr.planning import chips, costs
+from diffcurr.pretrained.picture_features import PICTURE_FEATURES, PictureFeatures
 from diffcurr.pretrained.text_encoders import TEXT_ENCODERS
 from diffcurr.processes import DENSITIES, PREDICTIONS, PROCESSES, WEIGHTINGS, Process
 from diffcurr.reporting.progress import Countdown, Line
@@ -49,6 +50,7 @@ from diffcurr.sampling.held_out import Grid
 from diffcurr.sampling.solvers import SOLVERS, Solver
 from diffcurr.tasks import TASKS, Sampled, Task
 from diffcurr.training import augmentation, distributed, sharding
+from diffcurr.training.alignment import ALIGNMENTS, Alignment
 from diffcurr.training.compiled import CompiledStep, with_shardings
 from diffcurr.training.optimizer import OPTIMIZERS
 from diffcurr.training.perceptual import PERCEPTUALS
@@ -77,6 +79,8 @@ parts.TABLES.update(
         "curriculum.clustering": CLUSTERINGS,
         "optimizer": OPTIMIZERS,
         "sampling.solver": SOLVERS,
+        "alignment": ALIGNMENTS,
+        "encode.features": PICTURE_FEATURES,
         "evaluation.metrics": METRICS,
     }
 )
@@ -107,6 +111,8 @@ class Experiment:
     sampling: Sampling
     metrics: dict[str, Metric]
     mesh: Mesh
+    alignment: Alignment
+    picture_features: PictureFeatures
 
     ################################################################# training
 
@@ -156,7 +162,15 @@ class Experiment:
             codec=self.encoder,
             dropout=getattr(self.network_outline, "dropout", 0.0) > 0,
             augment=self.dataset.augment,
+            alignment=self.alignment if self.alignment.aligns else None,
         )
+
+    @property
+    def features_spec(self) -> Field | None:
+        """The features of one example that the network is aligned with; None where it is not."""
+        if not self.alignment.aligns:
+            return None
+        return Field(self.alignment.features_shape(self.network_outline), jnp.float16)
 
     def batches(self, source: Source) -> grain.MapDataset:
         """This process's share of the batches that are trained on, from the first."""
@@ -173,7 +187,8 @@ class Experiment:
     def read_ahead(self, batches: grain.MapDataset) -> grain.DatasetIterator:
         """These batches in turn, as many of them read ahead as `pipeline.ahead` says."""
         arrays: list[tuple[tuple[int, ...], Any]] = [(self.dataset.shape, np.float32)]
-        arrays += [(field.shape, field.dtype) for field in self.conditioning.spec().values()]
+        fields = [*self.conditioning.spec().values(), *([self.features_spec] if self.features_spec else [])]
+        arrays += [(field.shape, field.dtype) for field in fields]
         example = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in arrays)
         prefetch = pipeline.ahead(example * self.config.batch_size // jax.process_count())
         return pipeline.make_iterator(batches, threads=self.dataset.threads, prefetch=prefetch)
@@ -485,9 +500,16 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
     config_lib.check_keys(config)
     with concerning("analysis.convergence"):
         convergence.check_steps(config.analysis.convergence.steps, config.analysis.convergence.evaluate_every)
-    dataset = parts.build("dataset", config.dataset)
-    config = config_lib.changed(config, {"dataset": dataset.found})
+    alignment, dataset = parts.build("alignment", config.alignment), parts.build("dataset", config.dataset)
+    with concerning("alignment"):
+        dataset, alignment = alignment.on(dataset)
+    config = config_lib.changed(config, {"dataset": dataset.found, "alignment": alignment.found})
     task = parts.build("task", config.task)
+    if alignment.aligns and not task.denoises:
+        raise UserError(
+            f"alignment.name = {config.alignment.name!r}: is for task.name = 'diffusion', and not for "
+            f"{config.task.name!r}; set alignment.name = 'none'"
+        )
     codec = parts.build("codec", config.codec)
     process = parts.build("process", config.process)
     prompts = functools.cache(functools.partial(_prompts, dataset))
@@ -558,6 +580,14 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
     fields = conditioning.spec()
     if dataset.augment:
         fields["augment"] = Field((augmentation.NUM_LABELS,), jnp.float32)
+
+    def make_network(rngs: nnx.Rngs) -> nnx.Module:
+        settings = {"learn_variance": process.learns_variance, "dtype": config.dtype, "rngs": rngs}
+        made: nnx.Module = network.from_spec(seen, fields, **settings, **arguments)
+        with concerning("alignment"):
+            alignment.attach(made, config.dtype, rngs)
+        return made
+
     experiment = Experiment(
         config=config,
         task=task,
@@ -566,9 +596,7 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
         shape=shape,
         process=process,
         conditioning=conditioning,
-        make_network=lambda rngs: network.from_spec(
-            seen, fields, learn_variance=process.learns_variance, dtype=config.dtype, rngs=rngs, **arguments
-        ),
+        make_network=make_network,
         optimizer=transformation,
         learning_rate=rate,
         rule=rule,
@@ -578,6 +606,8 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
         sampling=sampling,
         metrics=metrics,
         mesh=mesh,
+        alignment=alignment,
+        picture_features=parts.build("encode.features", config.encode.features),
     )
     with concerning(f"task {config.task.name}"):
         task.check(experiment)

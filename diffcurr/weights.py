@@ -5,7 +5,7 @@ table is read backwards to export it.
 """
 
 from collections.abc import Callable, Mapping, Set
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp  # with it, NumPy knows bfloat16
 import numpy as np
@@ -14,6 +14,9 @@ from flax import nnx
 FLOATS = tuple(np.dtype(kind) for kind in (np.float16, jnp.bfloat16, np.float32, np.float64))
 
 Path = tuple[str | int, ...]
+
+HEAD = "alignment_head"
+"""Attribute of a network under which training hangs what is trained with it and is no part of it; never public."""
 
 
 class Transform(NamedTuple):
@@ -85,8 +88,7 @@ def as_float32(name: str, array: np.ndarray) -> np.ndarray:
 
 def parameters_of(network: nnx.Module) -> dict[Path, tuple[int, ...]]:
     """Path -> shape of each parameter."""
-    state = nnx.to_pure_dict(nnx.state(network, nnx.Param))
-    return {path: np.shape(value) for path, value in nnx.traversals.flatten_mapping(state).items()}
+    return {path: np.shape(value) for path, value in _flat(network).items()}
 
 
 def load(network: nnx.Module, arrays: Mapping[str, np.ndarray], layout: Layout) -> None:
@@ -155,8 +157,12 @@ def export(parameters: Mapping[Path, np.ndarray], layout: Layout) -> dict[str, n
 
 def arrays_of(network: nnx.Module) -> dict[Path, np.ndarray]:
     """Path -> array of each parameter, on the host."""
+    return {path: np.asarray(value) for path, value in _flat(network).items()}
+
+
+def _flat(network: nnx.Module) -> dict[Path, Any]:
     state = nnx.to_pure_dict(nnx.state(network, nnx.Param))
-    return {path: np.asarray(value) for path, value in nnx.traversals.flatten_mapping(state).items()}
+    return dict(nnx.traversals.flatten_mapping({name: one for name, one in state.items() if name != HEAD}))
 
 
 def check_names(found: Set[str], wanted: Set[str]) -> None:

@@ -98,7 +98,9 @@ def batch(experiment: Experiment, step: int) -> Batch:
     x = rng.uniform(-1, 1, (size, 8, 8, 1)).astype(np.float32)
     examples = {"label": rng.integers(0, 10, size).astype(np.int32)}
     examples["caption"] = np.array([f"the digit {label}" for label in examples["label"]])
-    return jax.device_put(Batch(x, experiment.conditioning.of(examples)), experiment.compiled.batch_sharding)
+    spec = experiment.features_spec
+    features = rng.standard_normal((size, *spec.shape)).astype(spec.dtype) if spec else None
+    return jax.device_put(Batch(x, experiment.conditioning.of(examples), features), experiment.compiled.batch_sharding)
 
 
 def saved_state(checkpoint: pathlib.Path) -> dict[str, Any]:

@@ -178,5 +178,7 @@ NAMES: dict[str, str] = {
     "curriculum.stages": "none",
     "optimizer": "adam",
     "sampling.solver": "ddim",
+    "alignment": "none",
+    "encode.features": "none",
 }
 """Section of a part -> the name of the one in `outline()`."""

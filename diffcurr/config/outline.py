@@ -37,7 +37,14 @@ def outline() -> ConfigDict:
 def sections(config: Mapping[str, Any]) -> list[str]:
     """The sections of a config that hold parts, as `config[section]` takes them."""
     found = [key for key, value in config.items() if isinstance(value, Mapping) and "name" in value]
-    return [*found, "curriculum.clustering", "curriculum.stages", "sampling.solver", "evaluation.metrics"]
+    return [
+        *found,
+        "curriculum.clustering",
+        "curriculum.stages",
+        "sampling.solver",
+        "encode.features",
+        "evaluation.metrics",
+    ]
 
 
 def replace_sections(plain: dict[str, Any], function: Callable[[str, Any], Any]) -> None:

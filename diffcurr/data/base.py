@@ -84,6 +84,34 @@ class Dataset(ranges.Checked, abc.ABC):
         """Identity of the codec whose latents are stored; None where there are none, or it is not known."""
         return None
 
+    def with_features(self, *, needed: bool) -> "Dataset":
+        """The data set whose examples, as they are trained on, have `features` of their pictures, [token, feature].
+
+        Args:
+          needed: whether they must be there now, and not only when there is training.
+
+        Raises:
+          ValueError: if no data set of this kind stores any.
+          UserError: if they are needed and not there, or are those of other pictures.
+        """
+        raise ValueError(
+            f"{type(self).__name__} stores no features of its pictures: encode it by --job=encode with "
+            f"--config.encode.features=dinov2, and train with --config.dataset=encoded"
+        )
+
+    @property
+    def features_shape(self) -> tuple[int, int] | None:
+        """(tokens, features) of those; None where there are none, or it is not known."""
+        return None
+
+    def features_identity(self) -> dict[str, Any]:
+        """What tells those from others, as JSON values; {} where training is given none. Reads none of them.
+
+        Raises:
+          UserError: if they cannot be had.
+        """
+        return {}
+
     def opened(self) -> Source:
         """The examples of the split that may be trained on, of which the first is what the data set says.
 

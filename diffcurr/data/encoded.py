@@ -2,26 +2,28 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, ClassVar
 
 import annotated_types as at
 import grain
 import numpy as np
 from etils import epath
-from jaxtyping import Float
+from jaxtyping import Float, Float16
 
 from diffcurr import ranges
 from diffcurr.codecs import Codec, Identity
+from diffcurr.config import flatten
 from diffcurr.data import captions, shards
 from diffcurr.data.base import Dataset
 from diffcurr.data.listing import FOUND, MOST_CLASSES
-from diffcurr.data.shards import Contents
+from diffcurr.data.shards import Contents, Stored
 from diffcurr.data.sources import BadExample, Source, fingerprint
 from diffcurr.data.user_files import sample_latent
 from diffcurr.errors import UserError, first_line
 
 MIRROR = "mirror"  # the field of an example that holds the latent of its mirrored image
+FEATURES = "features"  # the field that holds features of its picture; and their folder, in that of the latents
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,12 +42,14 @@ class Encoded(Dataset):
     """
 
     is_latent = True
+    DERIVED: ClassVar[tuple[str, ...]] = ("aligned",)
 
     size: Annotated[int, at.Interval(ge=0, le=2048)] = 0
     channels: Annotated[int, at.Interval(ge=0, le=1024)] = 0
     classes: Annotated[int, at.Interval(ge=FOUND, le=MOST_CLASSES)] = FOUND
     captions: Annotated[str, ranges.OneOf(("found", "stored"))] = "found"
     flip: bool = False  # type: ignore[misc]
+    aligned: bool = False  # whether what is trained on has the pictures' features; see `with_features`
 
     @functools.cached_property
     def contents(self) -> Contents:
@@ -81,6 +85,46 @@ class Encoded(Dataset):
                 f"False, or encode the images again with it"
             )
         return contents
+
+    def with_features(self, *, needed: bool) -> "Encoded":
+        found = dataclasses.replace(self, aligned=True)
+        if needed and self._is_there:
+            found._feature_contents  # noqa: B018  # whatever is wrong with them
+        return found
+
+    @property
+    def features_shape(self) -> tuple[int, int] | None:
+        if not (self.aligned and self._is_there and (self._folder / FEATURES / shards.MANIFEST).exists()):
+            return None
+        rows, columns, width = self._feature_contents.latent_shape
+        return rows * columns, width
+
+    def features_identity(self) -> dict[str, Any]:
+        return (
+            {FEATURES: Records(self._folder / FEATURES, self._feature_contents).fingerprint()} if self.aligned else {}
+        )
+
+    @functools.cached_property
+    def _feature_contents(self) -> Contents:
+        """What the folder of the pictures' features holds.
+
+        Raises:
+          UserError: if there is none, it is not whole, or they are features of other pictures.
+        """
+        folder, remedy = self._folder / FEATURES, "by --job=encode with --config.encode.features=dinov2"
+        if not folder.is_dir():
+            raise UserError(
+                f"dataset.data_dir = {self.data_dir!r}: has no features of the pictures: store them there {remedy}"
+            )
+        found, _ = shards.read_manifest(folder)
+        if words := shards.differences(flatten(self.contents.source), flatten(found.source), "in features"):
+            raise UserError(f"{folder} holds features of other pictures than the latents': {words}: encode both again")
+        if self.flip and not found.mirrored:
+            raise UserError(
+                f"dataset.flip = {self.flip}: {folder} has no features of mirrored pictures: set dataset.flip = False, "
+                f"or store them again {remedy} and dataset.flip"
+            )
+        return found
 
     @property
     def _folder(self) -> epath.Path:
@@ -125,19 +169,60 @@ class Encoded(Dataset):
         return dict(self.contents.codec) if self._is_there else None
 
     def open(self) -> Source:
-        return EncodedLatents(self._folder, self.contents, mirrored=self.flip)
+        features = (lambda: Records(self._folder / FEATURES, self._feature_contents)) if self.aligned else None
+        return EncodedLatents(self._folder, self.contents, mirrored=self.flip, features=features)
 
     def scaled(self, stored: Any) -> Float[np.ndarray, "batch height width channel"]:
         return np.asarray(stored, np.float32)
 
     def drawn(self, examples: grain.MapDataset) -> grain.MapDataset:
-        return self._drawn(examples, flip=False)
+        return self._drawn(examples, flip=False, aligned=False)
 
     def trained(self, examples: grain.MapDataset) -> grain.MapDataset:
-        return self._drawn(examples, flip=self.flip)
+        return self._drawn(examples, flip=self.flip, aligned=self.aligned)
 
-    def _drawn(self, examples: grain.MapDataset, *, flip: bool) -> grain.MapDataset:
-        return super().drawn(examples).random_map(functools.partial(_draw, channels=self.shape[-1], flip=flip))
+    def _drawn(self, examples: grain.MapDataset, *, flip: bool, aligned: bool) -> grain.MapDataset:
+        draw = functools.partial(_draw, channels=self.shape[-1], flip=flip, aligned=aligned)
+        return super().drawn(examples).random_map(draw)
+
+
+class Records:
+    """The examples in the shards of a folder as they are stored, each read when asked for.
+
+    Attributes:
+      manifest: {"examples", "bytes", "sha256"} of each shard.
+    """
+
+    def __init__(self, folder: epath.Path, contents: Contents):
+        """
+        Raises:
+          UserError: if a shard is missing, or not as long as the manifest says.
+        """
+        self._folder, self._contents = folder, contents
+        self.manifest = shards.read_manifest(folder)[1]
+        paths = [shards.shard_file(folder, index) for index in range(contents.number)]
+        for path, known in zip(paths, self.manifest, strict=True):
+            size = path.stat().length if path.exists() else 0
+            if size != known["bytes"]:
+                there = f"has {size:,} bytes of {known['bytes']:,}" if size else "is missing"
+                raise UserError(f"{path} {there}: {shards.FINISH}")
+        # With its number of examples behind the name, a file is opened when it is needed.
+        named = [f"{path}[0:{known['examples']}]" for path, known in zip(paths, self.manifest, strict=True)]
+        self._records = grain.sources.ArrayRecordDataSource(named)
+
+    def __getitem__(self, index: int) -> Stored:
+        try:
+            return self._contents.unpack(self._records[index])
+        except Exception as error:  # BadExample, or whatever the reader raises at a damaged file
+            path = shards.shard_file(self._folder, index // self._contents.shard)
+            what = str(error) if isinstance(error, BadExample) else f"cannot be read: {first_line(error)}"
+            raise BadExample(
+                f"{path}: example {index % self._contents.shard} {what}; --job=encode finds and replaces such shards"
+            ) from error
+
+    def fingerprint(self) -> str:
+        """A short hash of all of them."""
+        return fingerprint(*(one["sha256"].encode() for one in self.manifest))
 
 
 class EncodedLatents:
@@ -149,26 +234,26 @@ class EncodedLatents:
       classes: the names of the classes, or None.
     """
 
-    def __init__(self, folder: epath.Path, contents: Contents, *, mirrored: bool):
+    def __init__(
+        self,
+        folder: epath.Path,
+        contents: Contents,
+        *,
+        mirrored: bool,
+        features: Callable[[], Records] | None = None,
+    ):
         """
         Args:
           mirrored: whether the latent of the mirrored image is given too, as "mirror".
+          features: opens those of the pictures, when they are first asked for; then "features" is a function that
+            reads those of the picture, or of its mirror image if told so.
 
         Raises:
           UserError: if a shard is missing, or not as long as the manifest says.
         """
         self._folder, self._contents, self._mirrored = folder, contents, mirrored
-        self._manifest = shards.read_manifest(folder)[1]
+        self._records, self._open_features = Records(folder, contents), features
         self.classes = contents.classes
-        paths = [shards.shard_file(folder, index) for index in range(contents.number)]
-        for path, known in zip(paths, self._manifest, strict=True):
-            size = path.stat().length if path.exists() else 0
-            if size != known["bytes"]:
-                there = f"has {size:,} bytes of {known['bytes']:,}" if size else "is missing"
-                raise UserError(f"{path} {there}: {shards.FINISH}")
-        # With its number of examples behind the name, a file is opened when it is needed.
-        named = [f"{path}[0:{known['examples']}]" for path, known in zip(paths, self._manifest, strict=True)]
-        self._records = grain.sources.ArrayRecordDataSource(named)
 
     def __len__(self) -> int:
         return self._contents.examples
@@ -177,18 +262,21 @@ class EncodedLatents:
         return f"EncodedLatents({len(self)} latents in {self._folder})"
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        try:
-            stored, fields = self._contents.unpack(self._records[index])
-        except Exception as error:  # BadExample, or whatever the reader raises at a damaged file
-            path = shards.shard_file(self._folder, index // self._contents.shard)
-            what = str(error) if isinstance(error, BadExample) else f"cannot be read: {first_line(error)}"
-            raise BadExample(
-                f"{path}: example {index % self._contents.shard} {what}; --job=encode finds and replaces such shards"
-            ) from error
+        stored, fields = self._records[index]
         label = {"label": np.int32(fields["label"])} if "label" in fields else {}
         mirror = {MIRROR: stored[1].astype(np.float32)} if self._mirrored else {}
         told = {captions.ALL: tuple(fields[captions.ALL])} if self._contents.captioned else {}
-        return {"image": stored[0].astype(np.float32)} | label | mirror | told
+        features = {FEATURES: functools.partial(self._features_of, index)} if self._open_features else {}
+        return {"image": stored[0].astype(np.float32)} | label | mirror | told | features
+
+    def _features_of(self, index: int, mirrored: bool) -> Float16[np.ndarray, "token feature"]:
+        stored = self._features[index][0][int(mirrored)]
+        return stored.reshape(-1, stored.shape[-1])
+
+    @functools.cached_property
+    def _features(self) -> Records:
+        assert self._open_features is not None
+        return self._open_features()
 
     @functools.cached_property
     def _texts(self) -> list[tuple[str, ...]]:
@@ -206,7 +294,7 @@ class EncodedLatents:
         """See `sources.identity`."""
         told = captions.identity(self._texts) if self._contents.captioned else {}
         return told | {
-            "latents": fingerprint(*(one["sha256"].encode() for one in self._manifest)),
+            "latents": self._records.fingerprint(),
             "codec": fingerprint(repr(sorted(self._contents.codec.items())).encode()),
         }
 
@@ -232,10 +320,15 @@ def check_codec(dataset: Dataset, codec: Codec) -> None:
         )
 
 
-def _draw(example: dict[str, Any], rng: np.random.Generator, channels: int, flip: bool) -> dict[str, Any]:
-    """The latent, or its mirror image's; drawn from its distribution."""
-    mirror = example.get(MIRROR)
-    example = {name: value for name, value in example.items() if name != MIRROR}
-    if flip and rng.random() < 0.5:
+def _draw(
+    example: dict[str, Any], rng: np.random.Generator, channels: int, flip: bool, aligned: bool
+) -> dict[str, Any]:
+    """The latent, or its mirror image's, drawn from its distribution; and, if aligned, that picture's features."""
+    mirror, features = example.get(MIRROR), example.get(FEATURES)
+    example = {name: value for name, value in example.items() if name not in (MIRROR, FEATURES)}
+    mirrored = flip and rng.random() < 0.5
+    if mirrored:
         example["image"] = mirror
+    if aligned and features is not None:
+        example[FEATURES] = features(mirrored)
     return sample_latent(example, rng, channels)

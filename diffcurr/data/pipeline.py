@@ -41,7 +41,7 @@ def make_dataset(
     """
     examples = dataset.trained(grain.MapDataset.source(source).seed(seed).shuffle().repeat())
     batches = examples.batch(batch_size // process_count, drop_remainder=True)[process_index::process_count]
-    return batches.map(lambda examples: Batch(dataset.scaled(examples["image"]), condition_of(examples)))
+    return batches.map(lambda read: Batch(dataset.scaled(read["image"]), condition_of(read), read.get("features")))
 
 
 def ahead(batch_bytes: int) -> int:

@@ -86,7 +86,12 @@ def train_intervals(
     if config.codec is not None:  # `data` are encoded already, and augmentations apply to pixels
         config = dataclasses.replace(config, codec=None, augment=0.0)
     step_config = dataclasses.replace(
-        config, rule=Patience(clusters=num_intervals, order="none"), edges=edges, microbatches=1, ema_gammas=()
+        config,
+        rule=Patience(clusters=num_intervals, order="none"),
+        edges=edges,
+        microbatches=1,
+        ema_gammas=(),
+        alignment=None,
     )
 
     def draw_batch(seed: Array, stream: str, step: int | Array, number: int) -> Batch:

@@ -1,9 +1,10 @@
 """A data set's latents, written once to be trained on: `python -m diffcurr.main --config=... --job=encode`"""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import jax
@@ -12,17 +13,19 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from diffcurr import config as config_lib
 from diffcurr import experiment as experiment_lib
-from diffcurr.codecs import Identity
+from diffcurr.codecs import Codec, Identity
 from diffcurr.codecs.on_host import OnHost
 from diffcurr.data import captions, pipeline, shards
 from diffcurr.data.datasets import Dataset
-from diffcurr.data.encoded import identity_of
+from diffcurr.data.encoded import FEATURES, identity_of
 from diffcurr.data.on_threads import each
 from diffcurr.data.shards import Contents, Stored
 from diffcurr.data.sources import Part, Source, identity
-from diffcurr.errors import UserError
+from diffcurr.errors import UserError, concerning
 from diffcurr.experiment import Experiment
+from diffcurr.pretrained.picture_features import PictureFeatures
 from diffcurr.reporting import grids
 from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.sampling.encoding import Encoder
@@ -32,8 +35,25 @@ PICTURE = "encode.png"
 SHOWN = 24  # images that are shown beside their reconstructions
 
 
+class Written(NamedTuple):
+    """What is written into a folder of its own: latents, or features.
+
+    Attributes:
+      by: the part of the config that makes it, for a message.
+      folder: where.
+      contents: what the shards hold.
+      network: makes it of images, and reads its weights.
+    """
+
+    by: str
+    folder: epath.Path
+    contents: Contents
+    network: Codec | PictureFeatures
+
+
 def run(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike | None = None) -> int:
-    """Writes shards of latents, manifest.json and encode.png. Returns the exit code.
+    """Writes shards of latents, manifest.json and encode.png; and, where the config asks for features of the pictures,
+    the like into the folder `features`. Returns the exit code.
 
     Process p of P writes shards p, p + P, ...; the shards are the same for any number of processes and devices. Started
     again, it goes on with the shards that are not there.
@@ -44,15 +64,33 @@ def run(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike | None 
     Raises:
       UserError: if the folder holds other latents, cannot be written, or an image cannot be read or encoded.
     """
-    experiment, primary = experiment_lib.from_config(config), distributed.is_primary()
-    dataset, codec, line = experiment.dataset, experiment.codec, Line(silent=not primary)
+    config = config_lib.changed(config_lib.complete(config), {"alignment": "none"})  # with what is made here
+    experiment, line = experiment_lib.from_config(config), Line(silent=not distributed.is_primary())
     folder = epath.Path(epath.Path(workdir) / "encoded" if out is None else out).expanduser()
     _refuse_what_cannot_be_stored(experiment, folder)
+    source = distributed.primary_first(experiment.dataset.opened)
+    everything = [_latents(experiment, source, folder)]
+    if experiment.picture_features.stored:
+        everything.append(_features(experiment, everything[0]))
+    for one in everything:
+        shards.check_contents(one.folder, one.contents)
+    for one in everything:
+        _write(experiment, source, one, line)
+    if distributed.is_primary():
+        contents = everything[0].contents
+        with_features = " --config.alignment=repa" if len(everything) > 1 else ""
+        line.say(
+            f"{contents.examples:,} images of {experiment.config.dataset.name}{_skipped(contents)}; "
+            f"train with --config.dataset=encoded --config.dataset.data_dir={folder}{with_features}"
+        )
+    return 0
+
+
+def _write(experiment: Experiment, source: Source, what: Written, line: Line) -> None:
+    """Writes what is not there yet, and the manifest; in all processes."""
+    dataset, primary, (by, folder, contents, network) = experiment.dataset, distributed.is_primary(), what
 
     ########################################################### what is to be written
-    source = distributed.primary_first(dataset.opened)
-    contents = _contents(experiment, source)
-    shards.check_contents(folder, contents)
     mine = range(jax.process_index(), contents.number, jax.process_count())
     written = each(functools.partial(shards.is_written, folder), mine, "checking shards")
     missing = [index for index, whole in zip(mine, written, strict=True) if not whole]
@@ -60,13 +98,13 @@ def run(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike | None 
     left = int(distributed.total(number))  # from here on, all have looked at what is there
     line.say(
         f"{contents.examples:,} images of {experiment.config.dataset.name}, {left:,} of them to be encoded "
-        f"by {experiment.config.codec.name} on {experiment.mesh.size} device(s); writing to {folder}"
+        f"by {by} on {experiment.mesh.size} device(s); writing to {folder}"
     )
-    encoder = Encoder(codec=codec, params=codec.load(), devices=experiment.decoder.devices, contents=contents)
+    encoder = Encoder(codec=network, params=network.load(), devices=experiment.decoder.devices, contents=contents)
     if primary:
         shards.prepare(folder, whole=not left)
-        if not (folder / PICTURE).exists():
-            _draw(folder / PICTURE, encoder, dataset, source, alpha=experiment.has_alpha)
+        if isinstance(network, Codec) and not (folder / PICTURE).exists():
+            _draw(folder / PICTURE, network, encoder, dataset, source, alpha=experiment.has_alpha)
             line.say(f"images beside what the codec makes of them: look at {folder / PICTURE}")
     distributed.total(0)
 
@@ -92,13 +130,12 @@ def run(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike | None 
     ##################################################################### the manifest
     if primary:
         manifest = shards.finish(folder, contents)
-        mean, std = (" ".join(f"{value:.3g}" for value in manifest["statistics"][key]) for key in ("mean", "std"))
-        line.say(
-            f"{folder}: {contents.examples:,} latents of {'x'.join(map(str, contents.latent_shape))}, "
-            f"mean {mean}, std {std} by channel{_skipped(contents)}; "
-            f"train with --config.dataset=encoded --config.dataset.data_dir={folder}"
-        )
-    return 0
+        shape = "x".join(map(str, contents.latent_shape))
+        text = f"{folder}: {contents.examples:,} arrays of {shape}"
+        if isinstance(network, Codec):  # of features there are too many
+            mean, std = (" ".join(f"{value:.3g}" for value in manifest["statistics"][key]) for key in ("mean", "std"))
+            text = f"{folder}: {contents.examples:,} latents of {shape}, mean {mean}, std {std} by channel"
+        line.say(text)
 
 
 def _refuse_what_cannot_be_stored(experiment: Experiment, folder: epath.Path) -> None:
@@ -108,7 +145,7 @@ def _refuse_what_cannot_be_stored(experiment: Experiment, folder: epath.Path) ->
             f"--job=encode: dataset.name = {config.dataset.name!r} holds latents already: give a data set of images, "
             f"such as --config.dataset=folder"
         )
-    if isinstance(experiment.codec, Identity):
+    if isinstance(experiment.codec, Identity) and not experiment.picture_features.stored:
         raise UserError(f"--job=encode: codec.name = {config.codec.name!r} encodes nothing: choose another codec")
     if len(experiment.shape) != 3:
         raise UserError(f"--job=encode: latents of shape {experiment.shape} cannot be stored, which is no image's")
@@ -122,15 +159,15 @@ def _refuse_what_cannot_be_stored(experiment: Experiment, folder: epath.Path) ->
         )
 
 
-def _contents(experiment: Experiment, source: Source) -> Contents:
-    """What the shards will hold; nothing is encoded."""
+def _latents(experiment: Experiment, source: Source, folder: epath.Path) -> Written:
+    """Nothing is encoded here."""
     config, dataset, codec = experiment.config, experiment.dataset, experiment.codec
     # These do not decide what an image looks like; the captions are known by their hash.
     other = ("data_dir", "threads", "on_bad_file", "flip", "captions", "annotations")
     settings = {key: value for key, value in config.dataset.to_dict().items() if key not in other}
     one = jax.ShapeDtypeStruct((1, *dataset.shape), jnp.float32)
     _, std = jax.eval_shape(codec.encode_with, codec.abstract_params(), one)
-    return Contents(
+    contents = Contents(
         examples=len(source),
         shard=config.encode.shard,
         latent_shape=experiment.shape,
@@ -145,6 +182,23 @@ def _contents(experiment: Experiment, source: Source) -> Contents:
         skipped=getattr(source, "skipped", 0),
         captioned=dataset.captioned,
     )
+    return Written(config.codec.name, folder, contents, codec)
+
+
+def _features(experiment: Experiment, latents: Written) -> Written:
+    """Those of the images whose latents are written; nothing is computed."""
+    network, settings = experiment.picture_features, experiment.config.encode.features
+    with concerning("encode.features"):
+        shape = network.shape(experiment.dataset.shape)
+    contents = dataclasses.replace(
+        latents.contents,
+        latent_shape=shape,
+        has_std=False,
+        dtype="float16",
+        codec={"name": settings.name} | network.identity(),
+        captioned=False,
+    )
+    return Written(settings.name, latents.folder / FEATURES, contents, network)
 
 
 def _read(
@@ -169,11 +223,11 @@ def _counted(stored: Iterator[Stored], number: int, countdown: Callable[[int, in
         yield one
 
 
-def _draw(path: epath.Path, encoder: Encoder, dataset: Dataset, source: Source, *, alpha: bool) -> None:
+def _draw(path: epath.Path, codec: Codec, encoder: Encoder, dataset: Dataset, source: Source, *, alpha: bool) -> None:
     """Images, each beside what the codec makes of the mean of its latent."""
     number = min(SHOWN, len(source), encoder.batch)
     images = dataset.scaled(np.stack([encoder.checked(source[index]["image"]) for index in range(number)]))
-    decoder = OnHost(codec=encoder.codec, params=lambda: encoder.params, devices=encoder.devices)
+    decoder = OnHost(codec=codec, params=lambda: encoder.params, devices=encoder.devices)
     pairs = np.stack([images, decoder.decoded(encoder.means(images))], axis=1)
     grids.save_grid(path, pairs.reshape(-1, *images.shape[1:]), columns=8, alpha=alpha)
 

@@ -85,7 +85,10 @@ def planned_step(config: ConfigDict, devices: Sequence[jax.Device], changes: Map
 
     make = functools.partial(jax.ShapeDtypeStruct, sharding=step.batch_sharding)
     fields = {name: make((config.batch_size, *field.shape), field.dtype) for name, field in condition.items()}
-    batch = Batch(make((config.batch_size, *experiment.dataset.shape), jnp.float32), fields)  # as read; not yet encoded
+    aligned = experiment.features_spec
+    features = make((config.batch_size, *aligned.shape), aligned.dtype) if aligned else None
+    x = make((config.batch_size, *experiment.dataset.shape), jnp.float32)  # as read; not yet encoded
+    batch = Batch(x, fields, features)
     first = jax.eval_shape(step.initial_carry, state)
     weights = [first, step.step.eval_shape(state, batch, first)[1]]
     remat_key = experiment.task.remat_key

@@ -74,7 +74,7 @@ def run(
     source = distributed.primary_first(experiment.dataset.opened)
     with Workdir(workdir, experiment.config, allow_change) as folder, Termination() as termination:
         folder.check_state(experiment.abstract_state, lambda old: experiment_lib.from_config(old).abstract_state)
-        told = experiment.conditioning.identity()
+        told = experiment.conditioning.identity() | experiment.dataset.features_identity()
         folder.check_data(identity(source) | told, getattr(source, "classes", None))
         try:
             with memory.explaining(), folder.explaining(), Checkpoints(folder.path / "checkpoints") as checkpoints:

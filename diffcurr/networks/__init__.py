@@ -1,7 +1,7 @@
 """Networks that denoise, or predict tokens, in Flax NNX. They know no process and carry no sharding."""
 
 from diffcurr import lazy
-from diffcurr.networks.base import Network, TokenNetwork
+from diffcurr.networks.base import Alignable, Network, TokenNetwork
 from diffcurr.networks.dit import DiT
 from diffcurr.networks.token_transformer import TokenTransformer
 from diffcurr.networks.unet import SongUNet
@@ -13,6 +13,6 @@ NETWORKS: dict[str, type[Network] | type[TokenNetwork]] = {
 }
 """`network.name` in a config -> the class."""
 
-__all__ = ["NETWORKS", "DiT", "Network", "SongUNet", "TokenNetwork", "TokenTransformer"]
+__all__ = ["NETWORKS", "Alignable", "DiT", "Network", "SongUNet", "TokenNetwork", "TokenTransformer"]
 
 __getattr__ = lazy.modules_of(__name__)

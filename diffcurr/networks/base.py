@@ -44,6 +44,34 @@ class Network(Protocol):
 
 
 @runtime_checkable
+class Alignable(Protocol):
+    """A `Network` of blocks over tokens, whose states can be aligned with features of the clean picture.
+
+    Attributes:
+      depth: number of blocks.
+      hidden_size: width of a token.
+      num_tokens: tokens of an x, row by row.
+    """
+
+    depth: int
+    hidden_size: int
+
+    @property
+    def num_tokens(self) -> int: ...
+
+    def with_block(
+        self,
+        block: int,
+        x: Float[Array, "batch *shape"],
+        t: Float[Array, " batch"],
+        condition: Mapping[str, Any],
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "batch *shape"], Float[Array, "batch token token_width"]]:
+        """(the output of `__call__`, the tokens that come out of a block, counted from 1), in one forward pass."""
+
+
+@runtime_checkable
 class TokenNetwork(Protocol):
     """A Flax NNX module that predicts each token of a picture from those before it, row by row.
 

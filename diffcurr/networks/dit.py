@@ -166,6 +166,29 @@ class DiT(nnx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch height width out_channel"]:
+        return self._output(x, t, condition, key, None)[0]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of an x, row by row."""
+        return (self.input_size // self.patch_size) ** 2
+
+    def with_block(
+        self,
+        block: int,
+        x: Float[Array, "batch height width channel"],
+        t: Float[Array, " batch"],
+        condition: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "batch height width out_channel"], Float[Array, "batch token token_width"]]:
+        """(the output, what comes out of a block, counted from 1), in one forward pass (`networks.Alignable`)."""
+        return self._output(x, t, condition, key, block)
+
+    def _output(
+        self, x: Array, t: Array, condition: Mapping[str, Any], key: PRNGKeyArray | None, kept_block: int | None
+    ) -> tuple[Array, Any]:
+        """(the output, what comes out of the block that is kept; None where none is)."""
         del key  # nothing is dropped
         height, width = x.shape[1:3]
         p = self.patch_size
@@ -195,14 +218,27 @@ class DiT(nnx.Module):
         if self.remat != "none":
             # Inside a scan, XLA cannot merge the recomputation with the forward pass, so the barriers are not needed.
             apply_block = jax.checkpoint(apply_block, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-        tokens_btd, _ = jax.lax.scan(apply_block, tokens_btd, (block_params, keys_values), unroll=self.scan_unroll)
+        of_blocks = (block_params, keys_values)
+        kept_btd: Array | None = None
+
+        def apply_and_keep(carry: tuple[Array, Array], numbered: tuple[Array, Any]) -> tuple[tuple[Array, Array], None]:
+            number, of_block = numbered
+            out_btd, _ = apply_block(carry[0], of_block)
+            return (out_btd, jnp.where(number == kept_block, out_btd, carry[1])), None
+
+        if kept_block is None:
+            tokens_btd, _ = jax.lax.scan(apply_block, tokens_btd, of_blocks, unroll=self.scan_unroll)
+        else:  # a second carry: two scans would copy the parameters, and have the block's program twice
+            numbered, first = (jnp.arange(1, self.depth + 1), of_blocks), (tokens_btd, tokens_btd)
+            last, _ = jax.lax.scan(apply_and_keep, first, numbered, unroll=self.scan_unroll)
+            tokens_btd, kept_btd = last
 
         if self.shares_modulation:
             shift_bd, scale_bd = (told_bd + row_d for row_d in self.final_table[...].astype(self.dtype))
         else:
             shift_bd, scale_bd = jnp.split(self.final_modulation(condition_bd), 2, axis=-1)
         tokens_btd = self.final_linear(modulate(layer_norm(tokens_btd), shift_bd, scale_bd))
-        return unpatchify(tokens_btd.astype(jnp.float32), p, height, width)
+        return unpatchify(tokens_btd.astype(jnp.float32), p, height, width), kept_btd
 
     def once(self, condition: Mapping[str, Any]) -> dict[str, Any]:
         """The condition with what of it depends on neither x nor t computed: keys and values of the text in each block.

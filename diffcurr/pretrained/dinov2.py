@@ -8,7 +8,7 @@ FD-DINOv2 (Stein et al. 2023).
 import functools
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -266,6 +266,18 @@ def prepare(images: Float[Array, "batch height width channel"]) -> Float[Array, 
     pixels = jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.int32)
     x = resizing.pillow_bicubic_bytes(pixels, SIDE) / 255
     return (x - jnp.asarray(MEAN)) / jnp.asarray(STD)
+
+
+def normalised(
+    images: Float[Array, "batch height width channel"], side: int, matrix: Callable[[int, int], np.ndarray]
+) -> Float[Array, "batch {side} {side} 3"]:
+    """Images in [-1, 1] scaled by the mean and standard deviation of ImageNet's pixels, then resized.
+
+    Args:
+      matrix: see `resizing.resize`.
+    """
+    x = jnp.broadcast_to((images + 1) / 2, (*images.shape[:3], 3))
+    return resizing.resize((x - jnp.asarray(MEAN)) / jnp.asarray(STD), side, matrix)
 
 
 def _without_axes(ndim: int) -> Transform:

@@ -1,11 +1,11 @@
-"""What a process noises, of pictures on the host: the latents that are written to disk."""
+"""What is written to disk of pictures on the host: the latents that a process noises, or features."""
 
 import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,22 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array, Float
 
-from diffcurr.codecs import Codec
 from diffcurr.data.shards import Contents, Stored
 from diffcurr.errors import UserError
 
 AT_ONCE = 32  # images that a device encodes at a time, where the codec takes any number
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A codec, or a network whose features are stored."""
+
+    @property
+    def images_at_once(self) -> int: ...
+
+    def encode_with(
+        self, params: Any, images: Float[Array, "n height width channel"]
+    ) -> tuple[Float[Array, "n ..."], Float[Array, "n ..."] | None]: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +45,7 @@ class Encoder:
       contents: what is stored of an image.
     """
 
-    codec: Codec
+    codec: Encodes
     params: Any
     devices: Sequence[jax.Device]
     contents: Contents

@@ -21,6 +21,7 @@ from diffcurr.curriculum import quantiles
 from diffcurr.curriculum.rules import Rule, Seen
 from diffcurr.processes import Losses, Process
 from diffcurr.training import augmentation
+from diffcurr.training.alignment import Alignment
 from diffcurr.training.randomness import step_key
 from diffcurr.training.state import TrainState
 from diffcurr.training.updating import Updating, averaged, updated
@@ -43,6 +44,7 @@ class StepConfig(Updating):
       codec: encodes the images of a batch, which are then what is noised; None where x is noised as it is.
       dropout: whether the network drops activations, that is, takes a key.
       augment: probability of each of EDM's augmentations; above 0, the network is told them as `augment`.
+      alignment: trains inner states of the network beside the curriculum; None where nothing does.
     """
 
     process: Process
@@ -54,6 +56,7 @@ class StepConfig(Updating):
     codec: Codec | None = None
     dropout: bool = False
     augment: float = 0.0
+    alignment: Alignment | None = None
 
 
 class Draws(NamedTuple):
@@ -68,7 +71,7 @@ class Metrics(NamedTuple):
     """What one step reports; fetched by the host when it is convenient.
 
     Attributes:
-      loss: mean over the global batch.
+      loss: of denoising, mean over the global batch.
       grad_norm: global norm of the gradient, before clipping.
       learning_rate: learning rate of this step.
       stage: the stage this step trained in.
@@ -76,6 +79,7 @@ class Metrics(NamedTuple):
       cluster_loss: sum of the losses of the examples in each cluster.
       cluster_noise_error: sum of the mean squared errors of the noise of the examples in each cluster.
       cluster_count: number of examples in each cluster.
+      alignment: mean loss of the alignment, not weighted; None where there is none.
     """
 
     loss: Float[Array, ""]
@@ -86,6 +90,17 @@ class Metrics(NamedTuple):
     cluster_loss: Float[Array, " cluster"]
     cluster_noise_error: Float[Array, " cluster"]
     cluster_count: Float[Array, " cluster"]
+    alignment: Any = None
+
+
+class Told(NamedTuple):
+    """What is told of a microbatch beside its gradient; `Metrics` says what each is, here of the microbatch."""
+
+    loss: Float[Array, ""]
+    cluster_loss: Float[Array, " cluster"]
+    cluster_noise_error: Float[Array, " cluster"]
+    cluster_count: Float[Array, " cluster"]
+    alignment: Any = None
 
 
 def draw(
@@ -121,10 +136,48 @@ def microbatch_loss(
       factor: of each example's loss in the mean.
     """
     network = nnx.merge(config.graph, params)
-    condition = config.conditioning.drop(batch.condition, draws.dropped) if batch.condition else {}
-    settings: dict[str, Any] = {"key": dropout_key} if config.dropout else {}
+    condition, settings = _told(config, batch, draws, dropout_key)
     losses = config.process.losses(lambda x, t: network(x, t, condition, **settings), batch.x, draws.u, draws.noise)
     return jnp.mean(losses.loss if factor is None else factor * losses.loss), losses
+
+
+def aligned_loss(
+    params: Any,
+    config: StepConfig,
+    batch: Batch,
+    draws: Draws,
+    weight: float | Float[Array, ""],
+    dropout_key: PRNGKeyArray | None = None,
+    factor: Float[Array, " batch"] | None = None,
+) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Losses, Float[Array, ""]]]:
+    """`microbatch_loss` plus the weighted loss of the alignment; and (the former, losses of examples, the latter).
+
+    Args:
+      weight: of the alignment's loss.
+      factor: of each example's loss in the mean, not of its alignment.
+    """
+    network, alignment = nnx.merge(config.graph, params), config.alignment
+    assert alignment is not None
+    kept: list[Array] = []
+    condition, settings = _told(config, batch, draws, dropout_key)
+
+    def predict(x: Array, t: Array) -> Array:
+        output, tokens = network.with_block(alignment.block, x, t, condition, **settings)
+        kept.append(tokens)
+        return output
+
+    losses = config.process.losses(predict, batch.x, draws.u, draws.noise)
+    loss = jnp.mean(losses.loss if factor is None else factor * losses.loss)
+    aligned = alignment.loss(network, kept[-1], batch.features)
+    return loss + weight * aligned, (loss, losses, aligned)
+
+
+def _told(
+    config: StepConfig, batch: Batch, draws: Draws, dropout_key: PRNGKeyArray | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the condition, keyword arguments) that the network is called with."""
+    condition = config.conditioning.drop(batch.condition, draws.dropped) if batch.condition else {}
+    return condition, {"key": dropout_key} if config.dropout else {}
 
 
 def importance(
@@ -163,7 +216,7 @@ def train_step(
       (next state, next weights, metrics of this step).
     """
 
-    def gradient(index: int | Array, part: Batch) -> tuple[Any, Seen]:
+    def gradient(index: int | Array, part: Batch) -> tuple[Any, Told]:
         if config.augment:
             key = step_key(config.seed, "augmentation", state.step, index)
             images, labels = augmentation.augment(key, part.x, config.augment)
@@ -173,22 +226,33 @@ def train_step(
             part = part._replace(x=encode(config.codec, codec_params, part.x, key))
         draws = draw(config, state.step, index, weights, part.x.shape)
         dropout_key = step_key(config.seed, "dropout", state.step, index)
-        value_and_grad = jax.value_and_grad(microbatch_loss, has_aux=True)
         cluster = quantiles.cluster_of(draws.u, config.edges)
         factor = importance(weights, config.edges, cluster) if config.unbiased else None
         of_rule = config.rule.factors(state.curriculum)
         if of_rule is not None:
             factor = of_rule[cluster] * (1.0 if factor is None else factor)
-        (loss, losses), grads = value_and_grad(state.params, config, part, draws, dropout_key, factor)
+        aligned = None
+        if config.alignment is None:
+            value_and_grad = jax.value_and_grad(microbatch_loss, has_aux=True)
+            (loss, losses), grads = value_and_grad(state.params, config, part, draws, dropout_key, factor)
+        else:
+            weight, value_and_grad = (
+                config.alignment.weight_at(state.step),
+                jax.value_and_grad(aligned_loss, has_aux=True),
+            )
+            found, grads = value_and_grad(state.params, config, part, draws, weight, dropout_key, factor)
+            loss, losses, aligned = found[1]
         member = jax.nn.one_hot(cluster, weights.shape[0], dtype=jnp.float32)
 
         def of_cluster(values: Float[Array, " batch"]) -> Float[Array, " cluster"]:
             # Not a matrix product: 0 x inf would spread a non-finite loss over every cluster.
             return jnp.sum(jnp.where(member > 0, values[:, None], 0.0), axis=0)
 
-        return grads, Seen(loss, of_cluster(losses.loss), of_cluster(losses.noise_error), jnp.sum(member, axis=0))
+        by_cluster = of_cluster(losses.loss), of_cluster(losses.noise_error), jnp.sum(member, axis=0)
+        return grads, Told(loss, *by_cluster, aligned)
 
-    grads, seen = averaged(gradient, batch, config.microbatches)
+    grads, told = averaged(gradient, batch, config.microbatches)
+    seen = Seen(*told[:4])  # the rule judges how well it denoises, and nothing else
     curriculum = config.rule.update(state.curriculum, seen)
     next_state = updated(state, grads, curriculum, config)
     metrics = Metrics(
@@ -200,5 +264,6 @@ def train_step(
         cluster_loss=seen.cluster_loss,
         cluster_noise_error=seen.cluster_noise_error,
         cluster_count=seen.cluster_count,
+        alignment=None if told.alignment is None else told.alignment / config.microbatches,
     )
     return next_state, config.rule.weights(curriculum), metrics

@@ -114,15 +114,20 @@ class CurriculumWindow(Window):
             "noise_error_by_cluster": of_cluster("cluster_noise_error"),
             "weight_by_cluster": last.weights,
             "learning_rate": float(last.learning_rate),
+            **({} if last.alignment is None else {"alignment": float(np.mean([m.alignment for m in steps]))}),
         }
 
 
 def to_plain(metrics: Sequence[Any]) -> dict[str, Any]:
-    """Metrics of steps, on the host, as JSON values: {field: {"dtype", "values", one a step}}; {} of none."""
+    """Metrics of steps, on the host, as JSON values: {field: {"dtype", "values", one a step}}; {} of none.
+
+    Fields that are None are left out.
+    """
     if not metrics:
         return {}
-    stacked = type(metrics[0])(*(np.stack(field) for field in zip(*metrics, strict=True)))
-    return {name: {"dtype": str(x.dtype), "values": x.tolist()} for name, x in stacked._asdict().items()}
+    fields = zip(metrics[0]._fields, zip(*metrics, strict=True), strict=True)
+    stacked = {name: np.stack(field) for name, field in fields if field[0] is not None}
+    return {name: {"dtype": str(x.dtype), "values": x.tolist()} for name, x in stacked.items()}
 
 
 def from_plain(kind: type[Any], plain: dict[str, Any]) -> list[Any]:
