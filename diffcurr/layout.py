@@ -61,11 +61,11 @@ def partition(path: str, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Pa
     if rule is None:
         return PartitionSpec()
     leading = len(shape) - len(rule.axes)
-    last = (_dividing(axes, dim, sizes) for axes, dim in zip(rule.axes, shape[leading:], strict=True))
+    last = (dividing(axes, dim, sizes) for axes, dim in zip(rule.axes, shape[leading:], strict=True))
     return PartitionSpec(*(None,) * leading, *last)
 
 
-def _dividing(axes: Axes, dim: int, sizes: Mapping[str, int]) -> Axes:
+def dividing(axes: Axes, dim: int, sizes: Mapping[str, int]) -> Axes:
     """The axes, or the first of them, that divide a dimension."""
     names = (axes,) if isinstance(axes, str) else axes or ()
     parts, kept = 1, []

@@ -77,6 +77,8 @@ def test_the_presets_of_imagenet() -> None:
         built = experiment.from_config(config, jax.devices()[:1])
         assert isinstance(built.process, DDPM if preset.startswith("dit") else Flow)
         assert built.process.learns_variance == preset.startswith("dit")
+    large = experiment.from_config(load("imagenet512"), jax.devices()[:1])
+    assert large.network_outline.hidden_size == 1152 and large.shape == (64, 64, 4)
     with pytest.raises(UserError, match=r"variant 'dit_h_2': choose one of dit_s_2, dit_b_2, .*, sit_xl_2"):
         load("imagenet256:dit_h_2")
 

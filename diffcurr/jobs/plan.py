@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from etils import epath
+from flax import nnx
 from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
@@ -91,5 +92,7 @@ def planned_step(config: ConfigDict, devices: Sequence[jax.Device], changes: Map
     batch = Batch(x, fields, features)
     first = jax.eval_shape(step.initial_carry, state)
     weights = [first, step.step.eval_shape(state, batch, first)[1]]
+    with jax.sharding.use_abstract_mesh(experiment.mesh.abstract_mesh):
+        choices: Mapping[str, str] = getattr(nnx.merge(*experiment.task.network(experiment)), "choices", dict)()
     remat_key = experiment.task.remat_key
-    return PlannedStep(config, experiment.mesh, step.step, state, batch, weights, example_loss, remat_key)
+    return PlannedStep(config, experiment.mesh, step.step, state, batch, weights, example_loss, remat_key, choices)

@@ -13,7 +13,8 @@ class Network(Protocol):
     Its settings are the keyword arguments of `from_spec`, or of its constructor where `from_spec` takes any; arguments
     that `from_spec` works out are listed in `DERIVED`. A network with `dropout` above 0 is given a key in training.
     One that has a method `once(condition)` is told what that returns where it is called many times with one condition:
-    the condition with what of it depends on neither x nor t computed.
+    the condition with what of it depends on neither x nor t computed. One that has a method `choices()` says what it
+    decides by the mesh in force, by name, which plans print.
     """
 
     @classmethod

@@ -17,6 +17,7 @@ from flax.nnx import initializers
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from diffcurr import ranges
+from diffcurr.networks import attention as attention_lib
 from diffcurr.networks import embeddings
 from diffcurr.networks.cross_attention import CrossAttention, MakeLinear, TextProjection
 from diffcurr.networks.layers import Linear
@@ -24,7 +25,10 @@ from diffcurr.networks.products import PRODUCT
 
 REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
     "none": None,  # keep every activation
-    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),  # keep the results of the weight products
+    # keep the results of the weight products, and of attention where a kernel computes it
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.save_only_these_names(PRODUCT, attention_lib.ATTENDED), attention_lib.is_cudnn
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,  # keep each block's input alone
 }
 
@@ -63,6 +67,7 @@ class DiT(nnx.Module):
         class_dropout_prob: ranges.Share = 0.1,
         text_width: ranges.Classes = 0,
         shared_modulation: bool = False,
+        attention: Annotated[str, ranges.OneOf(attention_lib.NAMES)] = "auto",
         remat: Annotated[str, ranges.OneOf(REMAT_POLICIES)] = "none",
         scan_unroll: ranges.Few = 1,
         dtype: str = "float32",
@@ -83,6 +88,8 @@ class DiT(nnx.Module):
           text_width: width of the states of the words of a text; 0 for a network that is told none.
           shared_modulation: compute one modulation for all blocks, to which each adds a table of learned numbers, as
             PixArt-alpha does, instead of one for each block: a third of their parameters less.
+          attention: of the tokens to each other: `xla`, `flash` (on a TPU), `cudnn` (on a GPU), or `auto`, which takes
+            XLA's below 1,024 tokens and from there on what the platform has. The numbers are equal to rounding.
           remat: what the backward pass keeps: `none` (recompute nothing), `dots` (keep weight products), `full`.
           scan_unroll: blocks written out per iteration of the scan.
           dtype: compute dtype; parameters are float32.
@@ -99,6 +106,8 @@ class DiT(nnx.Module):
         self.out_channels = in_channels * (2 if learn_sigma else 1)
         self.remat, self.scan_unroll, self.dtype = remat, scan_unroll, jnp.dtype(dtype)
         self.shares_modulation = shared_modulation
+        self.attention, self.head_width = attention, hidden_size // num_heads
+        self.choices()  # which refuses what does not run here
 
         linear = _linear_factory(self.dtype, rngs)
         normal, zeros = initializers.normal(0.02), initializers.zeros_init()
@@ -119,7 +128,11 @@ class DiT(nnx.Module):
         @nnx.split_rngs(splits=depth)
         @nnx.vmap(in_axes=0, out_axes=0)
         def stack(rngs: nnx.Rngs) -> Block:
-            settings = {"told_text": text_width > 0, "shared_modulation": shared_modulation}
+            settings: dict[str, Any] = {
+                "told_text": text_width > 0,
+                "shared_modulation": shared_modulation,
+                "attention": attention,
+            }
             return Block(hidden_size, num_heads, mlp_ratio, self.dtype, **settings, rngs=rngs)
 
         self.blocks = stack(rngs)
@@ -240,6 +253,16 @@ class DiT(nnx.Module):
         tokens_btd = self.final_linear(modulate(layer_norm(tokens_btd), shift_bd, scale_bd))
         return unpatchify(tokens_btd.astype(jnp.float32), p, height, width), kept_btd
 
+    def choices(self) -> dict[str, str]:
+        """How its tokens attend to each other on the mesh in force.
+
+        Raises:
+          ValueError: if what `attention` names does not run there, or cannot take these tokens.
+        """
+        tokens = (self.input_size // self.patch_size) ** 2
+        choice = attention_lib.choose(self.attention, attention_lib.Shape(tokens, self.head_width, self.dtype))
+        return {"attention": "; ".join(filter(None, choice))}
+
     def once(self, condition: Mapping[str, Any]) -> dict[str, Any]:
         """The condition with what of it depends on neither x nor t computed: keys and values of the text in each block.
 
@@ -279,9 +302,10 @@ class Block(nnx.Module):
         *,
         told_text: bool,
         shared_modulation: bool,
+        attention: str,
         rngs: nnx.Rngs,
     ):
-        self.num_heads = num_heads
+        self.num_heads, self.attention = num_heads, attention
         linear = _linear_factory(dtype, rngs)
         xavier = initializers.xavier_uniform()
         hidden_mlp = int(hidden_size * mlp_ratio)
@@ -317,7 +341,7 @@ class Block(nnx.Module):
         batch, num_tokens, width = h_btd.shape
         heads = (batch, num_tokens, self.num_heads, width // self.num_heads)
         query, key, value = (part.reshape(heads) for part in self.qkv.in_parts(h_btd, 3))
-        attended = jax.nn.dot_product_attention(query, key, value)
+        attended = attention_lib.attention(query, key, value, name=self.attention)
         tokens_btd = tokens_btd + gate_attn[:, None] * self.proj(attended.reshape(batch, num_tokens, width))
         if self.text is not None:
             assert keys_values_bld is not None and mask_bl is not None

@@ -31,6 +31,7 @@ class PlannedStep:
         and those that a step returns.
       example_loss: parameters -> loss of one example; traced to count operations, never run.
       remat_key: the setting that says what is recomputed.
+      choices: what the network decides by the mesh, in words by name.
     """
 
     config: ConfigDict
@@ -41,6 +42,7 @@ class PlannedStep:
     weights: Sequence[Any]
     example_loss: Callable[[Any], jax.Array]
     remat_key: str = "network.remat"
+    choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def remat(self) -> str:
@@ -166,6 +168,7 @@ def facts(planned: PlannedStep, chip: Chip, compiled: Compiled, with_settings: W
         "batch_size": config.batch_size,
         "dtype": config.dtype,
         "remat": planned.remat,
+        "choices": dict(planned.choices),
         "fits": compiled.fits(chip.memory),
         "does_not_fit": compiled.needed,
         "chip_bytes": {

@@ -24,6 +24,7 @@ def markdown(plan: Mapping[str, Any]) -> str:
         ("mesh", mesh),
         ("parameters", f"{plan['parameters']:,}"),
         ("global batch, compute dtype, recomputation", f"{plan['batch_size']:,}, {plan['dtype']}, {plan['remat']}"),
+        *plan["choices"].items(),
     ]
     if plan["does_not_fit"]:
         rows += [

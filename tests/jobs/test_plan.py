@@ -96,6 +96,19 @@ def test_a_large_transformer_on_sixteen_chips(monkeypatch: pytest.MonkeyPatch) -
             assert kernel or math.prod(shape) <= condition, result
 
 
+@pytest.mark.usefixtures("compiler")
+def test_attention_of_many_tokens() -> None:
+    """On TPUs that are not there it is a kernel, which the backward pass does not run a second time."""
+    config = config_lib.load("imagenet512:dit_s_2")
+    config.network.update(hidden_size=64, depth=2, num_heads=1)
+    config.batch_size = 4
+    planned = plan.planned_step(config, chips.open_topology("v5e:2x2")[1], {"mesh.fsdp": 2, "mesh.data": -1})
+    assert planned.choices == {"attention": "flash"}
+    lowered = planned.step.lower(planned.state, planned.batch, planned.weights[0]).as_text()
+    kernels = re.findall(r'kernel_name = "(\w+)"', lowered)
+    assert kernels == ["splash_mha_fwd_residuals", "splash_mha_dkv_no_residuals"]
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("jax_cuda12_plugin"), reason="needs jax-cuda12-plugin")
 def test_gpus(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hosts of eight GPUs; the compiler counts no operations there."""
