@@ -153,7 +153,8 @@ def aligned_loss(
     """`microbatch_loss` plus the weighted loss of the alignment; and (the former, losses of examples, the latter).
 
     Args:
-      weight: of the alignment's loss.
+      weight: of the alignment's loss, beside a loss that is the mean over pixels; where the process sums over them, it
+        is multiplied by their number.
       factor: of each example's loss in the mean, not of its alignment.
     """
     network, alignment = nnx.merge(config.graph, params), config.alignment
@@ -169,7 +170,8 @@ def aligned_loss(
     losses = config.process.losses(predict, batch.x, draws.u, draws.noise)
     loss = jnp.mean(losses.loss if factor is None else factor * losses.loss)
     aligned = alignment.loss(network, kept[-1], batch.features)
-    return loss + weight * aligned, (loss, losses, aligned)
+    of_pixels = config.process.over_pixels(jnp.ones((1, *batch.x.shape[1:])))[0]  # 1, or their number
+    return loss + weight * of_pixels * aligned, (loss, losses, aligned)
 
 
 def _told(

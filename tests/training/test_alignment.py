@@ -21,7 +21,7 @@ LATENTS = {"name": "encoded", "size": 8, "channels": 1, "classes": 10}  # planne
 
 
 def config_of(**overrides: Any) -> dict[str, Any]:
-    own = {"sampling__clip": 0.0, "network__depth": 2, "microbatches": 2}
+    own = {"process": "edm", "sampling__clip": 0.0, "network__depth": 2, "microbatches": 2}
     return own | {"dataset": LATENTS, "alignment": REPA} | overrides
 
 
@@ -96,7 +96,9 @@ def test_the_loss_is_minus_the_cosine(computed: dict[str, Any]) -> None:
     norms = np.linalg.norm(values, axis=-1) * np.linalg.norm(features, axis=-1)
     total, loss, aligned = computed["losses"]
     np.testing.assert_allclose(aligned, -np.mean(np.sum(values * features, axis=-1) / norms), rtol=1e-5)
-    np.testing.assert_allclose([loss, total], [computed["loss"], loss + 0.5 * aligned], rtol=1e-6)
+    np.testing.assert_allclose(
+        [loss, total], [computed["loss"], loss + 0.5 * 64 * aligned], rtol=1e-5
+    )  # a sum over pixels
 
 
 def test_its_gradient_reaches_the_head_and_the_blocks_before_it(computed: dict[str, Any]) -> None:
@@ -122,7 +124,7 @@ def test_the_network_is_that_without_and_the_curriculum_sees_the_denoising(
     jax.tree.map(np.testing.assert_array_equal, *exported)
     assert told.alignment is None and -1 <= metrics[0].alignment <= 1
     for field in ("loss", "cluster_loss", "cluster_noise_error", "cluster_count"):
-        np.testing.assert_allclose(getattr(metrics[0], field), getattr(told, field), rtol=1e-6)
+        np.testing.assert_allclose(getattr(metrics[0], field), getattr(told, field), rtol=1e-5)
 
 
 def test_it_stops_at_its_step_in_one_compilation(trained: tuple[Any, ...]) -> None:
