@@ -232,11 +232,13 @@ def _trip_count(condition: list[str], body: list[str]) -> int:
     inside = {match["name"]: match for match in map(_INSTRUCTION.match, [*condition, *body]) if match}
 
     def constant(name: str) -> int | None:
-        return int(inside[name]["operands"]) if name in inside and inside[name]["op"] == "constant" else None
+        if name not in inside or inside[name]["op"] != "constant" or not inside[name]["operands"].isdecimal():
+            return None
+        return int(inside[name]["operands"])
 
     try:
-        (compared,) = (match for match in inside.values() if "direction=LT" in match["rest"])
-        counter, bound = re.findall(_NAME, compared["operands"])
+        pairs = (re.findall(_NAME, match["operands"]) for match in inside.values() if "direction=LT" in match["rest"])
+        ((counter, bound),) = (pair for pair in pairs if constant(pair[1]) is not None)  # others are of a search's body
         index = re.search(r"index=(\d+)", inside[counter]["rest"])
         (root,) = (match for match in inside.values() if match["root"] and match["op"] == "tuple")
         following = inside[re.findall(_NAME, root["operands"])[int(index[1] if index else "")]]

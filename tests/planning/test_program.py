@@ -89,6 +89,7 @@ def test_traffic_as_the_compiler_writes_it(groups: str, number: int) -> None:
   %moved = (f32[8]{{0}}, f32[8]{{0}}, u32[]) collective-permute-start(%x), channel_id=1, source_target_pairs={{{{0,1}}}}
   %done = f32[8]{{0}} collective-permute-done(%moved)
   %again = bf16[64]{{0}} all-gather(%x), channel_id=9, {groups}, dimensions={{0}}
+  %other = pred[8]{{0}} compare(%x, %done), direction=LT
   %cheap = f32[8]{{0}} fusion(%x), kind=kLoop, calls=%add, backend_config={{"estimated_cycles":"3"}}
   ROOT %out = (f32[8]{{0}}, u32[]) tuple(%done, %next)
 }}
