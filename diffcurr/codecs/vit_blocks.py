@@ -25,8 +25,9 @@ class Block(nnx.Module):
 
     def __call__(self, x_btd: Float[Array, "batch token width"]) -> Float[Array, "batch token width"]:
         batch, tokens, width = x_btd.shape
-        qkv = self.qkv(self.norm1(x_btd)).reshape(batch, tokens, 3, self.heads, width // self.heads)
-        attended = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        heads = (batch, tokens, self.heads, width // self.heads)
+        query, key, value = (part.reshape(heads) for part in self.qkv.in_parts(self.norm1(x_btd), 3))
+        attended = jax.nn.dot_product_attention(query, key, value)
         x_btd = x_btd + self.proj(attended.reshape(batch, tokens, width))
         return x_btd + self.fc2(nnx.gelu(self.fc1(self.norm2(x_btd)), approximate=True))
 

@@ -47,12 +47,12 @@ class Implementation:
     """One way to compute attention.
 
     Attributes:
-      attend: (query, key, value), each [batch, token, head, width] -> [batch, token, head, width].
+      attend: (query, key, value, causal), the first three [batch, token, head, width] -> [batch, token, head, width].
       platform: the only one that it runs on; empty for all.
       refusal: why it cannot take such tokens, in words; empty if it can.
     """
 
-    attend: Callable[[Array, Array, Array], Array]
+    attend: Callable[[Array, Array, Array, bool], Array]
     platform: str = ""
     refusal: Callable[[Shape], str] = lambda shape: ""
 
@@ -63,17 +63,24 @@ def attention(
     value: Float[Array, "batch token head width"],
     *,
     name: str = "auto",
+    causal: bool = False,
 ) -> Float[Array, "batch token head width"]:
     """Softmax(query key^T / sqrt(width)) value, of each head.
 
     Args:
       name: `auto`, or a row of `IMPLEMENTATIONS`.
+      causal: each token sees itself and those before it.
 
     Raises:
       ValueError: if the named one does not run on the platform of the mesh in force, or cannot take such tokens.
     """
     shape = Shape(query.shape[1], query.shape[-1], query.dtype)
-    return IMPLEMENTATIONS[choose(name, shape).name].attend(query, key, value)
+    return IMPLEMENTATIONS[choose(name, shape).name].attend(query, key, value, causal)
+
+
+def choices(name: str, shape: Shape) -> dict[str, str]:
+    """`choose`, in words, for the method `choices` of networks."""
+    return {"attention": "; ".join(filter(None, choose(name, shape)))}
 
 
 def choose(name: str, shape: Shape) -> Choice:
@@ -104,9 +111,13 @@ def choose(name: str, shape: Shape) -> Choice:
     return Choice("xla", refusal)
 
 
-def _flash(query: Array, key: Array, value: Array, *, interpret: bool = False) -> Array:
+def _xla(query: Array, key: Array, value: Array, causal: bool) -> Array:
+    return jax.nn.dot_product_attention(query, key, value, is_causal=causal)
+
+
+def _flash(query: Array, key: Array, value: Array, causal: bool, *, interpret: bool = False) -> Array:
     """Pallas' kernel, on each device for its own examples and heads: XLA does not spread it by itself."""
-    kernel, mesh = functools.partial(_splash, interpret=interpret), jax.sharding.get_abstract_mesh()
+    kernel, mesh = functools.partial(_splash, causal=causal, interpret=interpret), jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return kernel(query, key, value)
     batch, _, heads, _ = query.shape
@@ -116,10 +127,11 @@ def _flash(query: Array, key: Array, value: Array, *, interpret: bool = False) -
     return jax.shard_map(kernel, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(query, key, value)
 
 
-def _splash(query: Array, key: Array, value: Array, *, interpret: bool) -> Array:
+def _splash(query: Array, key: Array, value: Array, *, causal: bool, interpret: bool) -> Array:
     # Here, since importing Pallas takes a while.
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         BlockSizes,
+        CausalMask,
         FullMask,
         MultiHeadMask,
         make_splash_mha_single_device,
@@ -142,7 +154,7 @@ def _splash(query: Array, key: Array, value: Array, *, interpret: bool) -> Array
         use_fused_bwd_kernel=one,
     )
     kernel = make_splash_mha_single_device(
-        MultiHeadMask([FullMask((tokens, tokens))] * heads),
+        MultiHeadMask([(CausalMask if causal else FullMask)((tokens, tokens))] * heads),
         block_sizes=blocks,
         residual_checkpoint_name=ATTENDED,
         interpret=interpret,
@@ -162,8 +174,8 @@ def _flash_refusal(shape: Shape) -> str:
     return f"takes heads of at most {LANES}, and not {shape.width}" if shape.width > LANES else ""
 
 
-def _cudnn(query: Array, key: Array, value: Array) -> Array:
-    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+def _cudnn(query: Array, key: Array, value: Array, causal: bool = False) -> Array:
+    return jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation="cudnn")
 
 
 def is_cudnn(primitive: Any, *_: Any, **settings: Any) -> bool:
@@ -185,7 +197,7 @@ def _cudnn_refusal(shape: Shape) -> str:
 
 
 IMPLEMENTATIONS = {
-    "xla": Implementation(attend=jax.nn.dot_product_attention),
+    "xla": Implementation(attend=_xla),
     "flash": Implementation(attend=_flash, platform="tpu", refusal=_flash_refusal),
     "cudnn": Implementation(attend=_cudnn, platform="gpu", refusal=_cudnn_refusal),
 }

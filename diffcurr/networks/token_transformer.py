@@ -15,6 +15,7 @@ from flax.nnx import initializers
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffcurr import ranges
+from diffcurr.networks import attention as attention_lib
 from diffcurr.networks.dit import REMAT_POLICIES
 from diffcurr.networks.layers import Linear
 from diffcurr.networks.sharded import keep_batch_spread
@@ -59,6 +60,7 @@ class TokenTransformer(nnx.Module):
         num_heads: ranges.Few = 16,
         dropout: ranges.ShareBelowOne = 0.0,
         class_dropout_prob: ranges.Share = 0.1,
+        attention: Annotated[str, ranges.OneOf(attention_lib.NAMES)] = "auto",
         remat: Annotated[str, ranges.OneOf(REMAT_POLICIES)] = "none",
         scan_unroll: ranges.Few = 1,
         dtype: str = "float32",
@@ -78,6 +80,7 @@ class TokenTransformer(nnx.Module):
             adds.
           class_dropout_prob: the share of labels that training replaces by "no class"; above 0 the prefix has a row for
             it. The dropping itself is the train step's, which owns all randomness.
+          attention: of the tokens to those before them, see `DiT`.
           remat: what the backward pass keeps: `none` (recompute nothing), `dots` (keep weight products), `full`.
           scan_unroll: blocks written out per iteration of the scan.
           dtype: compute dtype; parameters and logits are float32.
@@ -91,6 +94,9 @@ class TokenTransformer(nnx.Module):
         self.depth, self.num_heads, self.head_size = depth, num_heads, hidden_size // num_heads
         self.dropout, self.remat, self.scan_unroll, self.dtype = dropout, remat, scan_unroll, jnp.dtype(dtype)
 
+        self.attention = attention
+        self.choices()  # which refuses what does not run here
+
         told = num_classes + (1 if class_dropout_prob > 0 else 0) if num_classes else 1
         self.prefix = _table(told, hidden_size, rngs)
         self.codes = _table(num_codes, hidden_size, rngs)
@@ -99,7 +105,7 @@ class TokenTransformer(nnx.Module):
         @nnx.split_rngs(splits=depth)
         @nnx.vmap(in_axes=0, out_axes=0)
         def stack(rngs: nnx.Rngs) -> Block:
-            return Block(hidden_size, mlp_size, num_heads, depth, self.dtype, rngs=rngs)
+            return Block(hidden_size, mlp_size, num_heads, depth, attention, self.dtype, rngs=rngs)
 
         self.blocks = stack(rngs)
         self.final_norm = _norm(hidden_size, self.dtype, rngs)
@@ -128,6 +134,14 @@ class TokenTransformer(nnx.Module):
             class_dropout_prob=float(label.droppable) if label else 0.0,
             **settings,
         )
+
+    def choices(self) -> dict[str, str]:
+        """How its tokens attend to each other on the mesh in force.
+
+        Raises:
+          ValueError: if what `attention` names does not run there, or cannot take these tokens.
+        """
+        return attention_lib.choices(self.attention, attention_lib.Shape(self.length, self.head_size, self.dtype))
 
     @property
     def length(self) -> int:
@@ -216,8 +230,10 @@ class TokenTransformer(nnx.Module):
 class Block(nnx.Module):
     """Causal self-attention and a two-layer perceptron, each after a norm, and added to what came in."""
 
-    def __init__(self, width: int, mlp_size: int, num_heads: int, depth: int, dtype: Any, *, rngs: nnx.Rngs):
-        self.num_heads = num_heads
+    def __init__(
+        self, width: int, mlp_size: int, num_heads: int, depth: int, attention: str, dtype: Any, *, rngs: nnx.Rngs
+    ):
+        self.num_heads, self.attention = num_heads, attention
         added = 0.02 / math.sqrt(2 * depth)  # what a block adds is smaller in deep networks (Radford et al. 2019)
         self.norm1, self.norm2 = _norm(width, dtype, rngs), _norm(width, dtype, rngs)
         self.qkv = _linear(width, 3 * width, 0.02, dtype, rngs)
@@ -228,8 +244,8 @@ class Block(nnx.Module):
     def __call__(
         self, x_btd: Float[Array, "batch token width"], dropout: float, key: PRNGKeyArray | None
     ) -> Float[Array, "batch token width"]:
-        query, key_, value = self._in_heads(x_btd)
-        attended = self.proj(jax.nn.dot_product_attention(query, key_, value, is_causal=True).reshape(x_btd.shape))
+        found = attention_lib.attention(*self._in_heads(x_btd), name=self.attention, causal=True)
+        attended = self.proj(found.reshape(x_btd.shape))
         x_btd = x_btd + (attended if key is None else _dropped(attended, dropout, jax.random.fold_in(key, 0)))
         found = self._perceptron(x_btd)
         return x_btd + (found if key is None else _dropped(found, dropout, jax.random.fold_in(key, 1)))
@@ -250,8 +266,8 @@ class Block(nnx.Module):
     def _in_heads(self, x_btd: Array) -> list[Array]:
         """Queries, keys and values, [batch, token, head, size]."""
         batch, tokens, width = x_btd.shape
-        qkv = self.qkv(self.norm1(x_btd)).reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
-        return [qkv[:, :, part] for part in range(3)]
+        heads = (batch, tokens, self.num_heads, width // self.num_heads)
+        return [part.reshape(heads) for part in self.qkv.in_parts(self.norm1(x_btd), 3)]
 
     def _perceptron(self, x_btd: Array) -> Array:
         return self.fc2(nnx.gelu(self.fc1(self.norm2(x_btd)), approximate=True))

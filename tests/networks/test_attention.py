@@ -32,14 +32,17 @@ def with_gradients(attend, mesh, arrays) -> list[np.ndarray]:
 
 # On eight devices the batch lies on four and the heads on two. More than 1,024 tokens are several blocks.
 @pytest.mark.parametrize(
-    ("mesh", "shape"), [((2, 2, 2), (4, 128, 2, 72)), ((1, 1, 1), (1, 1152, 1, 8))], ids=["spread", "blocks"]
+    ("mesh", "shape", "causal"),
+    [((2, 2, 2), (4, 128, 2, 72), False), ((2, 2, 2), (4, 128, 2, 64), True), ((1, 1, 1), (1, 1152, 1, 8), False)],
+    ids=["spread", "causal", "blocks"],
 )
-def test_flash_attention_is_that_of_xla(mesh: tuple[int, ...], shape: tuple[int, ...]) -> None:
+def test_flash_attention_is_that_of_xla(mesh: tuple[int, ...], shape: tuple[int, ...], causal: bool) -> None:
     arrays = [jax.random.normal(key, shape) for key in jax.random.split(jax.random.key(0), 4)]
     devices = make_mesh(*mesh, jax.devices()[: np.prod(mesh)])
-    interpreted = functools.partial(attention.IMPLEMENTATIONS["flash"].attend, interpret=True)
+    interpreted = functools.partial(attention.IMPLEMENTATIONS["flash"].attend, causal=causal, interpret=True)
+    xla = functools.partial(jax.nn.dot_product_attention, is_causal=causal)
     found = with_gradients(interpreted, devices, arrays)
-    for one, other in zip(found, with_gradients(jax.nn.dot_product_attention, devices, arrays), strict=True):
+    for one, other in zip(found, with_gradients(xla, devices, arrays), strict=True):
         np.testing.assert_allclose(one, other, atol=5e-6)
 
 
@@ -100,7 +103,10 @@ def test_a_config_is_refused_before_anything_is_built() -> None:
         tiny.experiment(network__attention="flash")
 
 
-@pytest.mark.skipif(attention._cudnn_refusal(Shape(1024, 72, jnp.dtype("bfloat16"))) == "", reason="cuDNN is there")
+HAS_CUDNN = not attention.IMPLEMENTATIONS["cudnn"].refusal(Shape(1024, 72, jnp.dtype("bfloat16")))
+
+
+@pytest.mark.skipif(HAS_CUDNN, reason="cuDNN is there")
 def test_a_plan_without_cudnn_says_so() -> None:
     with jax.sharding.use_abstract_mesh(on("gpu")):
         choice = attention.choose("auto", Shape(1024, 72, jnp.dtype("bfloat16")))
