@@ -19,8 +19,9 @@ from diffcurr.codecs import Codec, Identity
 from diffcurr.codecs.on_host import OnHost
 from diffcurr.data import captions, pipeline, shards
 from diffcurr.data.datasets import Dataset
-from diffcurr.data.encoded import FEATURES, identity_of
+from diffcurr.data.encoded import identity_of
 from diffcurr.data.on_threads import each
+from diffcurr.data.records import FEATURES
 from diffcurr.data.shards import Contents, Stored
 from diffcurr.data.sources import Part, Source, identity
 from diffcurr.errors import UserError, concerning
