@@ -51,6 +51,7 @@ def test_plan(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert 0.5 * whole < state < 0.8 * whole  # halved by fsdp, but for what its rules leave whole
     assert facts["step_flops"]["recomputed"] == 0
     assert facts["estimated_seconds"] == facts["estimated_cycles"] / 1.5e9 > 0 and "million cycles: " in text
+    assert facts["choices"] == {"attention": "xla"} and "| attention | xla |" in text
     assert min(facts["compile_seconds"], facts["compile_seconds_least_effort"]) > 0.2  # two compilations
     assert facts["lower_bound_seconds"] == max(facts["lower_bounds_seconds"].values()) > 0
     assert facts["images_a_second_at_bound"] == pytest.approx(16 / facts["lower_bound_seconds"])
