@@ -5,6 +5,9 @@ r"""Fashion-MNIST in the latents of a small autoencoder, class-conditional: late
         --config.dataset=fashion_mnist --config.dataset.data_dir=DATA_DIR --out=LATENTS
     python -m diffcurr.main --config=configs/fashion_mnist_latents.py --config.dataset.data_dir=LATENTS
 
+With `:vit_vqgan` behind the config's name, and configs/fashion_mnist_vit_vqgan.py in the first command, the latents are
+the vectors of a ViT-VQGAN before its bottleneck, 7x7x8.
+
 The first command leaves runs/fashion_mnist_autoencoder/autoencoder.safetensors, which the others read. The second says
 the mean and standard deviation of each channel of the latents. With these as --config.codec.mean and --config.codec.std
 of both commands, latents are encoded once more, with a standard deviation of 1, which is what this config expects.
@@ -19,14 +22,24 @@ there.
 
 from ml_collections import ConfigDict
 
-from diffcurr.config import load
+from diffcurr.config import load, variant_of
+
+CODECS = {  # the config of stage 1, the file that it leaves in its workdir, channels of the latents
+    "kl": ("fashion_mnist_autoencoder", "autoencoder.safetensors", 4),
+    "vit_vqgan": ("fashion_mnist_vit_vqgan", "tokenizer.safetensors", 8),
+}
 
 
-def get_config() -> ConfigDict:
+def get_config(codec: str = "kl") -> ConfigDict:
+    """
+    Args:
+      codec: `kl` or `vit_vqgan`.
+    """
+    trained_by, file, channels = variant_of(codec, CODECS)
     config = load("fashion_mnist:edm")
-    config.codec = load("fashion_mnist_autoencoder").codec
-    config.codec.weights = "runs/fashion_mnist_autoencoder/autoencoder.safetensors"
-    config.dataset.update(name="encoded", size=7, channels=4, classes=10)
+    config.codec = load(trained_by).codec
+    config.codec.weights = f"runs/{trained_by}/{file}"
+    config.dataset.update(name="encoded", size=7, channels=channels, classes=10)
     config.process.prediction.sigma_data = 1.0
     config.network.patch_size = 1
     config.sampling.clip = 0.0
