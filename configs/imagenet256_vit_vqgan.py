@@ -9,7 +9,8 @@ runs name the tokenizer.safetensors of the workdir as codec.weights.
 
 Expected result: not run; no result is known. Planned (--job=plan): `:b` on v5e:8x8 with --config.mesh.fsdp=64 takes
 5.4 of a chip's 16 GB, and 340 chip-hours at the chips' peak, so more in truth. 16 pictures a chip are too many: `:s` on
-v5e:4x4 would take 16.7 GB.
+v5e:4x4 would take 16.7 GB. `:l` on v5e:16x16 takes 15.6 of 16 GB with one picture and the whole state on each chip
+(compiled with the least effort).
 
 Where the settings come from: Yu et al. 2022, as a public re-implementation has them: sizes, patches of 8, 8,192 codes
 of 32, commitment 0.25, weights 1.0 (squared error), 0.1 (logit-Laplace), 0.1 (perceptual) and 0.1 (adversarial). From
