@@ -124,8 +124,10 @@ class Experiment:
     @functools.cached_property
     def network_outline(self) -> nnx.Module:
         """The network with shapes for arrays."""
-        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):  # a network may refuse the platform
-            return nnx.eval_shape(lambda: self.make_network(nnx.Rngs(0)))
+        outline = nnx.eval_shape(lambda: self.make_network(nnx.Rngs(0)))
+        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+            getattr(outline, "choices", dict)()  # which may refuse the platform
+        return outline
 
     @functools.cached_property
     def abstract_network(self) -> tuple[Any, Any]:

@@ -139,7 +139,7 @@ def test_bad_values(overrides: dict, message: str, tmp_path: pathlib.Path) -> No
     [
         (None, "pacience", "config key 'pacience' is unknown"),
         ("curriculum", "patince", "'curriculum.patince' is unknown: did you mean 'patience'"),
-        ("network", "widht", "'network.widht' is unknown: there are depth, hidden_size"),
+        ("network", "widht", "'network.widht' is unknown: there are attention, depth"),
         ("network", "num_classes", "'network.num_classes' follows from other settings"),
         ("network", "learn_sigma", "'network.learn_sigma' follows from other settings"),
         ("process", "timesteps", "'process.timesteps' is unknown: did you mean 'num_timesteps'"),

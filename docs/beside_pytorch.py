@@ -1,4 +1,4 @@
-"""Times a train step on a CPU beside that of public PyTorch code: `python -m docs.throughput FOLDER`.
+"""Times a train step on a CPU beside that of public PyTorch code: `python -m docs.beside_pytorch FOLDER`.
 
 At the first call FOLDER becomes an environment with PyTorch, diffusers, whose DiT has an embedder of time and class in
 each block (39.8 M parameters instead of 33 M), and NVIDIA PhysicsNeMo, whose SongUNet is that of EDM: 6 GB.
@@ -151,7 +151,7 @@ def compared(python: pathlib.Path, network: str, threads: int, turns: int) -> di
     flags = "" if threads > 1 else "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     settings = {"OMP_NUM_THREADS": str(threads), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     workers = {}
-    for side, runs in (("ours", [sys.executable, "-m", "docs.throughput"]), ("theirs", [python, __file__])):
+    for side, runs in (("ours", [sys.executable, "-m", "docs.beside_pytorch"]), ("theirs", [python, __file__])):
         command = ["taskset", "-c", ",".join(map(str, cores)), *runs, "--work", side, network]
         workers[side] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | settings
