@@ -148,7 +148,8 @@ def environment(folder: pathlib.Path) -> pathlib.Path:
 def compared(python: pathlib.Path, network: str, threads: int, turns: int) -> dict[str, float]:
     """The seconds of a step of each, their quotient, and the interval that holds its median in 95 of 100 cases."""
     cores = sorted(os.sched_getaffinity(0))[:threads]
-    flags = "" if threads > 1 else "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    given = os.environ.get("XLA_FLAGS", "")
+    flags = given if threads > 1 else given + " " + "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     settings = {"OMP_NUM_THREADS": str(threads), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     workers = {}
     for side, runs in (("ours", [sys.executable, "-m", "docs.beside_pytorch"]), ("theirs", [python, __file__])):
