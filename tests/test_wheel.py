@@ -81,7 +81,7 @@ def test_the_wheel_holds_the_package_and_its_configs(wheel: pathlib.Path) -> Non
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {os.fspath(file.relative_to(ROOT)) for file in (ROOT / "diffcurr").rglob("*.py")}
     weights = {os.fspath(file.relative_to(ROOT)) for file in (ROOT / "diffcurr").rglob("*.safetensors")}
-    configs = {f"diffcurr/configs/{file.name}" for file in (ROOT / "configs").glob("*.py")}
+    configs = {f"diffcurr/configs/{file.name}" for file in (ROOT / "configs").iterdir() if file.is_file()}
     missing = (sources | weights | configs | {"diffcurr/py.typed"}) - names
     assert not missing, f"{sorted(missing)}: is each package in pyproject.toml's list?"
     (information,) = {name.split("/")[0] for name in names} - {"diffcurr"}
