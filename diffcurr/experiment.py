@@ -111,8 +111,8 @@ class Experiment:
     sampling: Sampling
     metrics: dict[str, Metric]
     mesh: Mesh
-    alignment: Alignment
-    picture_features: PictureFeatures
+    alignment: Alignment | None
+    picture_features: PictureFeatures | None
 
     ################################################################# training
 
@@ -165,13 +165,13 @@ class Experiment:
             codec=self.encoder,
             dropout=getattr(self.network_outline, "dropout", 0.0) > 0,
             augment=self.dataset.augment,
-            alignment=self.alignment if self.alignment.aligns else None,
+            alignment=self.alignment,
         )
 
     @property
     def features_spec(self) -> Field | None:
         """The features of one example that the network is aligned with; None where it is not."""
-        if not self.alignment.aligns:
+        if self.alignment is None:
             return None
         return Field(self.alignment.features_shape(self.network_outline), jnp.float16)
 
@@ -190,8 +190,8 @@ class Experiment:
     def read_ahead(self, batches: grain.MapDataset) -> grain.DatasetIterator:
         """These batches in turn, as many of them read ahead as `pipeline.ahead` says."""
         arrays: list[tuple[tuple[int, ...], Any]] = [(self.dataset.shape, np.float32)]
-        fields = [*self.conditioning.spec().values(), *([self.features_spec] if self.features_spec else [])]
-        arrays += [(field.shape, field.dtype) for field in fields]
+        fields = (*self.conditioning.spec().values(), self.features_spec)
+        arrays += [(field.shape, field.dtype) for field in fields if field]
         example = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in arrays)
         prefetch = pipeline.ahead(example * self.config.batch_size // jax.process_count())
         return pipeline.make_iterator(batches, threads=self.dataset.threads, prefetch=prefetch)
@@ -503,12 +503,14 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
     config_lib.check_keys(config)
     with concerning("analysis.convergence"):
         convergence.check_steps(config.analysis.convergence.steps, config.analysis.convergence.evaluate_every)
-    alignment, dataset = parts.build("alignment", config.alignment), parts.build("dataset", config.dataset)
+    dataset = parts.build("dataset", config.dataset)
+    chosen = parts.build("alignment", config.alignment)
     with concerning("alignment"):
-        dataset, alignment = alignment.on(dataset)
-    config = config_lib.changed(config, {"dataset": dataset.found, "alignment": alignment.found})
+        dataset, alignment = chosen.on(dataset)
+    found = {"dataset": dataset.found} | ({"alignment": alignment.found} if alignment else {})
+    config = config_lib.changed(config, found)
     task = parts.build("task", config.task)
-    if alignment.aligns and not task.denoises:
+    if alignment and not task.denoises:
         raise UserError(
             f"alignment.name = {config.alignment.name!r}: is for task.name = 'diffusion', and not for "
             f"{config.task.name!r}; set alignment.name = 'none'"
@@ -576,6 +578,7 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
             if grid.images and task.denoises and dataset.holds_out:
                 raise
 
+    looks_at = parts.build("encode.features", config.encode.features)
     network = parts.choose("network", config.network.name)
     arguments = parts.check("network", network, {key: v for key, v in config.network.items() if key != "name"})
     with concerning(f"task {config.task.name}"):
@@ -587,8 +590,9 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
     def make_network(rngs: nnx.Rngs) -> nnx.Module:
         settings = {"learn_variance": process.learns_variance, "dtype": config.dtype, "rngs": rngs}
         made: nnx.Module = network.from_spec(seen, fields, **settings, **arguments)
-        with concerning("alignment"):
-            alignment.attach(made, config.dtype, rngs)
+        if alignment:
+            with concerning("alignment"):
+                alignment.attach(made, config.dtype, rngs)
         return made
 
     experiment = Experiment(
@@ -610,7 +614,7 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
         metrics=metrics,
         mesh=mesh,
         alignment=alignment,
-        picture_features=parts.build("encode.features", config.encode.features),
+        picture_features=looks_at if isinstance(looks_at, PictureFeatures) else None,
     )
     with concerning(f"task {config.task.name}"):
         task.check(experiment)

@@ -37,13 +37,12 @@ SHOWN = 24  # images that are shown beside their reconstructions
 
 
 class Written(NamedTuple):
-    """What is written into a folder of its own: latents, or features.
+    """Latents, or features of the pictures, and the folder that they are written to.
 
     Attributes:
-      by: the part of the config that makes it, for a message.
-      folder: where.
+      by: name of the part of the config that makes them.
       contents: what the shards hold.
-      network: makes it of images, and reads its weights.
+      network: the codec, or the network whose features they are.
     """
 
     by: str
@@ -53,8 +52,9 @@ class Written(NamedTuple):
 
 
 def run(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike | None = None) -> int:
-    """Writes shards of latents, manifest.json and encode.png; and, where the config asks for features of the pictures,
-    the like into the folder `features`. Returns the exit code.
+    """Writes shards of latents, manifest.json and encode.png. Returns the exit code.
+
+    Where the config asks for features of the pictures, their shards and manifest are written to the folder `features`.
 
     Process p of P writes shards p, p + P, ...; the shards are the same for any number of processes and devices. Started
     again, it goes on with the shards that are not there.
@@ -71,8 +71,8 @@ def run(config: ConfigDict, workdir: epath.PathLike, out: epath.PathLike | None 
     _refuse_what_cannot_be_stored(experiment, folder)
     source = distributed.primary_first(experiment.dataset.opened)
     everything = [_latents(experiment, source, folder)]
-    if experiment.picture_features.stored:
-        everything.append(_features(experiment, everything[0]))
+    if experiment.picture_features:
+        everything.append(_features(experiment, experiment.picture_features, everything[0]))
     for one in everything:
         shards.check_contents(one.folder, one.contents)
     for one in everything:
@@ -146,7 +146,7 @@ def _refuse_what_cannot_be_stored(experiment: Experiment, folder: epath.Path) ->
             f"--job=encode: dataset.name = {config.dataset.name!r} holds latents already: give a data set of images, "
             f"such as --config.dataset=folder"
         )
-    if isinstance(experiment.codec, Identity) and not experiment.picture_features.stored:
+    if isinstance(experiment.codec, Identity) and not experiment.picture_features:
         raise UserError(f"--job=encode: codec.name = {config.codec.name!r} encodes nothing: choose another codec")
     if len(experiment.shape) != 3:
         raise UserError(f"--job=encode: latents of shape {experiment.shape} cannot be stored, which is no image's")
@@ -186,9 +186,9 @@ def _latents(experiment: Experiment, source: Source, folder: epath.Path) -> Writ
     return Written(config.codec.name, folder, contents, codec)
 
 
-def _features(experiment: Experiment, latents: Written) -> Written:
+def _features(experiment: Experiment, network: PictureFeatures, latents: Written) -> Written:
     """Those of the images whose latents are written; nothing is computed."""
-    network, settings = experiment.picture_features, experiment.config.encode.features
+    name = experiment.config.encode.features.name
     with concerning("encode.features"):
         shape = network.shape(experiment.dataset.shape)
     contents = dataclasses.replace(
@@ -196,10 +196,10 @@ def _features(experiment: Experiment, latents: Written) -> Written:
         latent_shape=shape,
         has_std=False,
         dtype="float16",
-        codec={"name": settings.name} | network.identity(),
+        codec={"name": name} | network.identity(),
         captioned=False,
     )
-    return Written(settings.name, latents.folder / FEATURES, contents, network)
+    return Written(name, latents.folder / FEATURES, contents, network)
 
 
 def _read(

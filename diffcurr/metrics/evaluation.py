@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -15,6 +14,7 @@ from diffcurr import ranges
 from diffcurr.errors import concerning
 from diffcurr.metrics import frechet
 from diffcurr.metrics.agreement import agreement
+from diffcurr.metrics.blocks import sha256_of
 from diffcurr.metrics.frechet import Statistics
 from diffcurr.metrics.inception_score import inception_score
 from diffcurr.metrics.intervals import mean_interval
@@ -359,10 +359,7 @@ def levels(real: Float[np.ndarray, "real feature"], number: int) -> dict[str, fl
 
     They take a minute for 60,000 images, so a process that measures several runs keeps them.
     """
-    content = hashlib.sha256()
-    for start in range(0, len(real), frechet.BLOCK):
-        content.update(np.ascontiguousarray(real[start : start + frechet.BLOCK]).data)
-    key = content.digest(), real.shape, number, SPLITS
+    key = sha256_of(real), real.shape, number, SPLITS
     if key not in _LEVELS:
         _LEVELS[key] = {"floor": floor(real, number), "copies": copies(real, number)}
     return dict(_LEVELS[key])

@@ -17,11 +17,11 @@ from jaxtyping import Array, Float, Int
 from diffcurr import atomic_file
 from diffcurr.errors import UserError, concerning, first_line
 from diffcurr.metrics import pipelines
+from diffcurr.metrics.blocks import blocks, sha256_of
 from diffcurr.pretrained import arrays as arrays_lib
 from diffcurr.pretrained import classifier, clip_vision, dinov2, inception
 
 BATCH = 128
-BLOCK = 4096  # rows that are looked at at once
 INCEPTION_BATCH = 32  # smaller than a classifier's: images are enlarged to 299x299
 MOST_BYTES = 2**33  # the largest DINOv2 has 4.5 GB
 SHIPPED = epath.Path(__file__).parents[1] / "pretrained" / "weights"
@@ -141,8 +141,7 @@ def accuracy(
 def not_finite(examples: np.ndarray) -> int:
     """How many of the examples hold a value that is NaN or infinite."""
     values = tuple(range(1, examples.ndim))
-    blocks = (examples[start : start + BLOCK] for start in range(0, len(examples), BLOCK))
-    return int(sum(np.sum(~np.isfinite(block).all(axis=values)) for block in blocks))
+    return int(sum(np.sum(~np.isfinite(examples[block]).all(axis=values)) for block in blocks(len(examples))))
 
 
 def _in_batches(
@@ -258,13 +257,9 @@ def _kept(path: epath.Path, shape: tuple[int, int]) -> Float[np.ndarray, "n feat
         found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # nobody lists what a parser and the system raise for a spoilt file
         raise UserError(f"{path}: cannot be read ({first_line(error)})") from error
-    content = hashlib.sha256()
-    if (found.shape, found.dtype) == (shape, np.float32):
-        for start in range(0, len(found), BLOCK):
-            content.update(found[start : start + BLOCK].data)
     with open(path, "rb") as file:
-        file.seek(-content.digest_size, os.SEEK_END)
-        if file.read() != content.digest():
+        file.seek(-hashlib.sha256().digest_size, os.SEEK_END)
+        if (found.shape, found.dtype) != (shape, np.float32) or file.read() != sha256_of(found):
             raise UserError(f"{path}: is not what was written there")
     return found
 
@@ -291,7 +286,7 @@ def load(path: epath.PathLike, kinds: Collection[str] = ("pool",), pipeline: str
     if path.is_dir():
         return _of_clip(path, kinds, pipeline)
     arrays, facts = arrays_lib.read(path, MOST_BYTES)
-    digest = _digest(arrays)
+    digest = arrays_lib.digest(arrays)[:8]
     with concerning(str(path)):
         if inception.is_inception(arrays):
             return _of_inception(inception.from_public(arrays), facts, digest, kinds, pipeline)
@@ -364,17 +359,10 @@ def _of_clip(folder: epath.Path, kinds: Collection[str], pipeline: str) -> Featu
 
     whole = slice(0, network.projection.out_features)
     columns = {"pool": whole, "clip": whole}
-    return Features(f"CLIP {_digest(state)}", whole.stop, None, {}, jax.jit(look), INCEPTION_BATCH, columns)
+    return Features(
+        f"CLIP {arrays_lib.digest(state)[:8]}", whole.stop, None, {}, jax.jit(look), INCEPTION_BATCH, columns
+    )
 
 
 def _flat(network: nnx.Module) -> list[tuple[tuple[Any, ...], Any]]:
     return list(nnx.traversals.flatten_mapping(nnx.to_pure_dict(nnx.state(network, nnx.Param))).items())
-
-
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    """The first digits of a hash of the weights, whatever file they lie in."""
-    content = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        content.update(f"{name} {array.shape} {array.dtype}".encode())
-        content.update(array.tobytes())
-    return content.hexdigest()[:8]

@@ -1,7 +1,7 @@
 """The Fréchet distance between two sets of features, from statistics that can be merged in any order."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -9,11 +9,11 @@ import numpy as np
 import scipy  # loads its modules when they are named
 from jaxtyping import Float, Int
 
+from diffcurr.metrics.blocks import blocks
 from diffcurr.metrics.intervals import Interval
 
 # Rounding may turn an eigenvalue of 0 into a negative one. This much is tolerated, relative to the largest eigenvalue.
 EIGENVALUE_TOLERANCE = 1e-6
-BLOCK = 4096  # examples that are in memory in float64 at once
 LARGEST = 1e140  # products of two, summed over features, are still float64
 
 
@@ -56,12 +56,9 @@ def statistics(
     number = len(features) if rows is None else len(rows)
     if not number:
         raise ValueError("no features: statistics need at least one example")
-    blocks = _blocks(number)
-    return functools.reduce(merge, (_of_block(features[block if rows is None else rows[block]]) for block in blocks))
-
-
-def _blocks(number: int) -> Iterator[slice]:
-    return (slice(start, start + BLOCK) for start in range(0, number, BLOCK))
+    return functools.reduce(
+        merge, (_of_block(features[block if rows is None else rows[block]]) for block in blocks(number))
+    )
 
 
 def _of_block(features: Float[np.ndarray, "example feature"]) -> Statistics:
@@ -148,7 +145,7 @@ def distance_interval(
     def resampled(rng: np.random.Generator) -> float:
         weights = np.bincount(rng.integers(0, whole.number, whole.number), minlength=whole.number)
         shift, scatter = np.zeros_like(whole.mean), np.zeros_like(whole.scatter)
-        for block in _blocks(whole.number):
+        for block in blocks(whole.number):
             centred = np.asarray(features[block], np.float64) - whole.mean
             shift += weights[block] @ centred / whole.number
             scatter += (centred * weights[block, None]).T @ centred

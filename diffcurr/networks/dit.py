@@ -259,8 +259,7 @@ class DiT(nnx.Module):
         Raises:
           ValueError: if what `attention` names does not run there, or cannot take these tokens.
         """
-        tokens = (self.input_size // self.patch_size) ** 2
-        return attention_lib.choices(self.attention, attention_lib.Shape(tokens, self.head_width, self.dtype))
+        return attention_lib.choices(self.attention, attention_lib.Shape(self.num_tokens, self.head_width, self.dtype))
 
     def once(self, condition: Mapping[str, Any]) -> dict[str, Any]:
         """The condition with what of it depends on neither x nor t computed: keys and values of the text in each block.

@@ -1,5 +1,6 @@
 """Arrays of a file of weights: read without trusting it, held against what the network has, and written."""
 
+import hashlib
 import math
 import os
 import zipfile
@@ -97,6 +98,15 @@ def to_bytes(arrays: Mapping[str, np.ndarray], facts: Mapping[str, str] | None =
       facts: texts that the file holds beside them.
     """
     return save(dict(arrays), metadata={**(facts or {}), "format": "pt"})  # which diffusers asks for
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """A hash of the weights, whatever file they lie in, in hexadecimal digits."""
+    content = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        content.update(f"{name} {array.shape} {array.dtype}".encode())
+        content.update(array.tobytes())
+    return content.hexdigest()
 
 
 def _check_size(size: int, most: int) -> None:

@@ -3,10 +3,8 @@
 import abc
 import dataclasses
 import functools
-import hashlib
 from typing import Any, ClassVar
 
-import numpy as np
 from etils import epath
 from flax import nnx
 from jaxtyping import Array, Float
@@ -23,11 +21,9 @@ class PictureFeatures(ranges.Checked, abc.ABC):
     """Features of each patch of a picture. It is settings: the weights are read when they are first needed.
 
     Class attributes:
-      stored: whether there are any.
       images_at_once: how many pictures one device looks at at a time, at most.
     """
 
-    stored: ClassVar[bool] = True
     images_at_once: ClassVar[int] = 32
 
     @abc.abstractmethod
@@ -59,24 +55,8 @@ class PictureFeatures(ranges.Checked, abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NoFeatures(PictureFeatures):
+class NoFeatures(ranges.Checked):
     """None are stored."""
-
-    stored: ClassVar[bool] = False
-
-    def shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        raise ValueError("there are no features")
-
-    def load(self) -> Any:
-        return {}
-
-    def encode_with(
-        self, params: Any, images: Float[Array, "batch height width channel"]
-    ) -> tuple[Float[Array, "batch row column feature"], None]:
-        raise ValueError("there are no features")
-
-    def identity(self) -> dict[str, Any]:
-        return {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,15 +104,11 @@ class PatchesOfDINOv2(PictureFeatures):
                 "(facebook/dinov2-base)"
             )
         arrays, _ = arrays_lib.read(epath.Path(self.file).expanduser(), MOST_BYTES)
-        content = hashlib.sha256()
-        for name, array in sorted(arrays.items()):
-            content.update(f"{name} {array.shape} {array.dtype}".encode())
-            content.update(np.ascontiguousarray(array).tobytes())
         with concerning(f"encode.features.file = {self.file}"):
             if not dinov2.is_dinov2(arrays):
                 raise ValueError("holds no DINOv2: give the file as published")
-            return dinov2.from_arrays(arrays, position_offset=dinov2.HUB_OFFSET), content.hexdigest()[:16]
+            return dinov2.from_arrays(arrays, position_offset=dinov2.HUB_OFFSET), arrays_lib.digest(arrays)[:16]
 
 
-PICTURE_FEATURES: dict[str, type[PictureFeatures]] = {"none": NoFeatures, "dinov2": PatchesOfDINOv2}
+PICTURE_FEATURES: dict[str, type[PictureFeatures] | type[NoFeatures]] = {"none": NoFeatures, "dinov2": PatchesOfDINOv2}
 """`encode.features.name` in a config -> the class."""

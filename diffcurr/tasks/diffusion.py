@@ -26,7 +26,7 @@ from diffcurr.tasks.sampled import Sampled
 from diffcurr.training.compiled import CompiledStep, compile_step
 from diffcurr.training.rows import read_rows
 from diffcurr.training.state import TrainState, init_state
-from diffcurr.training.step import Draws, Metrics, aligned_loss, microbatch_loss, train_step
+from diffcurr.training.step import Draws, Metrics, microbatch_loss, train_step
 from diffcurr.training.window import CurriculumWindow, Window
 
 
@@ -67,11 +67,7 @@ class Diffusion(Sampled):
             told = {name: jnp.zeros((1, *field.shape), field.dtype) for name, field in fields.items()}
             one = Batch(jnp.zeros((1, *experiment.shape)), told, aligned.zeros(1) if aligned else None)
             draws = Draws(jnp.full(1, 0.5), jnp.zeros_like(one.x), jnp.zeros(1, bool))
-            return (
-                aligned_loss(params, config, one, draws, 1.0)
-                if aligned
-                else microbatch_loss(params, config, one, draws)
-            )[0]
+            return microbatch_loss(params, config, one, draws)[0]
 
         return loss
 

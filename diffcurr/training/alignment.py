@@ -20,12 +20,10 @@ from diffcurr.weights import HEAD
 class Alignment(ranges.Checked, abc.ABC):
     """What of a network's inner states is trained to be what.
 
-    Class attributes:
-      aligns: whether anything is; if not, the train step is the one without.
+    Attributes:
       block: the block, counted from 1, whose output it sees.
     """
 
-    aligns: ClassVar[bool] = True
     block: int
 
     @abc.abstractmethod
@@ -54,7 +52,7 @@ class Alignment(ranges.Checked, abc.ABC):
         """
 
     @abc.abstractmethod
-    def weight_at(self, step: Int[Array, ""]) -> float | Float[Array, ""]:
+    def weight_at(self, step: int | Int[Array, ""]) -> float | Float[Array, ""]:
         """The weight of the loss at a step, counted from 0."""
 
     @abc.abstractmethod
@@ -74,30 +72,12 @@ class Alignment(ranges.Checked, abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NoAlignment(Alignment):
-    """The network is trained to denoise, and nothing else."""
+class NoAlignment(ranges.Checked):
+    """The network is trained to denoise, and nothing else: the step is the one without an alignment."""
 
-    aligns: ClassVar[bool] = False
-
-    def on(self, dataset: Dataset) -> tuple[Dataset, Alignment]:
-        return dataset, self
-
-    def features_shape(self, network: Any) -> tuple[int, int]:
-        return 0, 0
-
-    def attach(self, network: Any, dtype: str, rngs: nnx.Rngs) -> None:
-        pass
-
-    def weight_at(self, step: Int[Array, ""]) -> float:
-        return 0.0
-
-    def loss(
-        self,
-        network: Any,
-        tokens_btd: Float[Array, "batch token width"],
-        features_btf: Float[Array, "batch token feature"],
-    ) -> Float[Array, ""]:
-        return jnp.zeros(())
+    def on(self, dataset: Dataset) -> tuple[Dataset, None]:
+        """The data set as it is, and no alignment."""
+        return dataset, None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -163,7 +143,7 @@ class Repa(Alignment):
     def features_shape(self, network: Any) -> tuple[int, int]:
         return network.num_tokens, self.features
 
-    def weight_at(self, step: Int[Array, ""]) -> float | Float[Array, ""]:
+    def weight_at(self, step: int | Int[Array, ""]) -> float | Float[Array, ""]:
         return jnp.where(step < self.until, self.weight, 0.0) if self.until else self.weight
 
     def loss(
@@ -175,7 +155,7 @@ class Repa(Alignment):
         return -jnp.mean(cosine(getattr(network, HEAD)(tokens_btd), features_btf))
 
 
-ALIGNMENTS: dict[str, type[Alignment]] = {"none": NoAlignment, "repa": Repa}
+ALIGNMENTS: dict[str, type[Alignment] | type[NoAlignment]] = {"none": NoAlignment, "repa": Repa}
 """`alignment.name` in a config -> the class."""
 
 

@@ -129,57 +129,36 @@ def microbatch_loss(
     draws: Draws,
     dropout_key: PRNGKeyArray | None = None,
     factor: Float[Array, " batch"] | None = None,
-) -> tuple[Float[Array, ""], Losses]:
-    """Mean loss of a microbatch, and the losses of each of its examples; without a key no activation is dropped.
+    step: int | Int[Array, ""] = 0,
+) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Losses, Any]]:
+    """What is minimised; and (the mean loss of denoising, the losses of the examples, that of the alignment or None).
 
     Args:
-      factor: of each example's loss in the mean.
-    """
-    network = nnx.merge(config.graph, params)
-    condition, settings = _told(config, batch, draws, dropout_key)
-    losses = config.process.losses(lambda x, t: network(x, t, condition, **settings), batch.x, draws.u, draws.noise)
-    return jnp.mean(losses.loss if factor is None else factor * losses.loss), losses
-
-
-def aligned_loss(
-    params: Any,
-    config: StepConfig,
-    batch: Batch,
-    draws: Draws,
-    weight: float | Float[Array, ""],
-    dropout_key: PRNGKeyArray | None = None,
-    factor: Float[Array, " batch"] | None = None,
-) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Losses, Float[Array, ""]]]:
-    """`microbatch_loss` plus the weighted loss of the alignment; and (the former, losses of examples, the latter).
-
-    Args:
-      weight: of the alignment's loss, beside a loss that is the mean over pixels; where the process sums over them, it
-        is multiplied by their number.
+      batch: x is what is noised: encoded, if there is a codec.
+      dropout_key: without one no activation is dropped.
       factor: of each example's loss in the mean, not of its alignment.
+      step: the weight of the alignment may depend on it.
     """
     network, alignment = nnx.merge(config.graph, params), config.alignment
-    assert alignment is not None
+    condition = config.conditioning.drop(batch.condition, draws.dropped) if batch.condition else {}
+    settings: dict[str, Any] = {"key": dropout_key} if config.dropout else {}
     kept: list[Array] = []
-    condition, settings = _told(config, batch, draws, dropout_key)
 
     def predict(x: Array, t: Array) -> Array:
+        if alignment is None:
+            return network(x, t, condition, **settings)
         output, tokens = network.with_block(alignment.block, x, t, condition, **settings)
         kept.append(tokens)
         return output
 
     losses = config.process.losses(predict, batch.x, draws.u, draws.noise)
     loss = jnp.mean(losses.loss if factor is None else factor * losses.loss)
+    if alignment is None:
+        return loss, (loss, losses, None)
     aligned = alignment.loss(network, kept[-1], batch.features)
-    of_pixels = config.process.over_pixels(jnp.ones((1, *batch.x.shape[1:])))[0]  # 1, or their number
-    return loss + weight * of_pixels * aligned, (loss, losses, aligned)
-
-
-def _told(
-    config: StepConfig, batch: Batch, draws: Draws, dropout_key: PRNGKeyArray | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(the condition, keyword arguments) that the network is called with."""
-    condition = config.conditioning.drop(batch.condition, draws.dropped) if batch.condition else {}
-    return condition, {"key": dropout_key} if config.dropout else {}
+    # Its weight is for a mean over pixels; a process may sum over them.
+    pixels = config.process.over_pixels(jnp.ones((1, *batch.x.shape[1:])))[0]
+    return loss + alignment.weight_at(step) * pixels * aligned, (loss, losses, aligned)
 
 
 def importance(
@@ -233,17 +212,9 @@ def train_step(
         of_rule = config.rule.factors(state.curriculum)
         if of_rule is not None:
             factor = of_rule[cluster] * (1.0 if factor is None else factor)
-        aligned = None
-        if config.alignment is None:
-            value_and_grad = jax.value_and_grad(microbatch_loss, has_aux=True)
-            (loss, losses), grads = value_and_grad(state.params, config, part, draws, dropout_key, factor)
-        else:
-            weight, value_and_grad = (
-                config.alignment.weight_at(state.step),
-                jax.value_and_grad(aligned_loss, has_aux=True),
-            )
-            found, grads = value_and_grad(state.params, config, part, draws, weight, dropout_key, factor)
-            loss, losses, aligned = found[1]
+        value_and_grad = jax.value_and_grad(microbatch_loss, has_aux=True)
+        found, grads = value_and_grad(state.params, config, part, draws, dropout_key, factor, state.step)
+        loss, losses, aligned = found[1]
         member = jax.nn.one_hot(cluster, weights.shape[0], dtype=jnp.float32)
 
         def of_cluster(values: Float[Array, " batch"]) -> Float[Array, " cluster"]:

@@ -6,7 +6,7 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffcurr.metrics import frechet
+from diffcurr.metrics import blocks, frechet
 
 
 def covariance(rng: np.random.Generator, width: int, rank: int) -> np.ndarray:
@@ -73,7 +73,7 @@ def test_blocks_of_examples_are_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     reference = frechet.statistics(rng.normal(size=(80, 6)))
     whole = frechet.distance_interval(features, reference, resamples=5)
     for block in (1, 60, 8192):
-        monkeypatch.setattr(frechet, "BLOCK", block)
+        monkeypatch.setattr(blocks, "BLOCK", block)
         found = frechet.statistics(features, rows)
         assert found.number == 90
         np.testing.assert_allclose(found.mean, features[rows].mean(axis=0), rtol=1e-12)

@@ -66,7 +66,7 @@ def computed(aligned: Experiment, trained: tuple[Any, ...]) -> dict[str, Any]:
         drawn = [step_lib.draw(config, jnp.int32(0), m, weights, part.x.shape) for m, part in enumerate(parts)]
 
         def alignment(params: Any, m: int = 0) -> tuple[Any, Any]:
-            total, (loss, _, aligned) = step_lib.aligned_loss(params, config, parts[m], drawn[m], 0.5)
+            total, (loss, _, aligned) = step_lib.microbatch_loss(params, config, parts[m], drawn[m])
             return aligned, (total, loss)
 
         (aligned, (total, loss)), grads = jax.value_and_grad(alignment, has_aux=True)(params)

@@ -130,7 +130,7 @@ def test_losses_by_cluster() -> None:
     config, state, batch = experiment.step_config, experiment.init_state(), tiny.batch(experiment, 0)
     weights = jnp.asarray([0.0, 1.0, 1.0])
     draws = step_lib.draw(config, state.step, 0, weights, batch.x.shape)
-    _, losses = jax.jit(functools.partial(step_lib.microbatch_loss, config=config))(
+    _, (_, losses, _) = jax.jit(functools.partial(step_lib.microbatch_loss, config=config))(
         state.params, batch=batch, draws=draws
     )
     _, _, metrics = experiment.compiled.step(state, batch, jax.device_put(weights, jax.devices()[0]))
