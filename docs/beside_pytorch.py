@@ -3,9 +3,10 @@
 At the first call FOLDER becomes an environment with PyTorch, diffusers, whose DiT has an embedder of time and class in
 each block (39.8 M parameters instead of 33 M), and NVIDIA PhysicsNeMo, whose SongUNet is that of EDM: 6 GB.
 
-Both sides do the same in float32: draw noise levels and noise, forward, loss, backward, Adam, moving average, on one
-batch of 8 that stays in memory. Two processes on the same cores take turns: one waits while the other computes. A turn
-is one step of each, and what counts is the quotient of a turn. Nothing else should run.
+Both sides compute in float32 on one batch of 8 that stays in memory: they draw noise levels and noise, then forward,
+loss, backward, Adam and moving average. For the U-Net ours augments the images too. Two processes on the same cores
+take turns: one waits while the other computes. A turn is one step of each, and what counts is the quotient of a turn.
+Nothing else should run.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def ours(network: str) -> Callable[[], None]:
     if network == NETWORKS[0]:
         config = config_lib.load("imagenet256:dit_s_2")
         config.dtype, config.network.remat = "float32", "none"
-        config.process.learn_variance = False  # public code of the step's loss alone
+        config.process.learn_variance = False  # theirs learns none either
     else:
         config = config_lib.load("cifar10")
     config.batch_size = BATCH
@@ -139,6 +140,7 @@ def environment(folder: pathlib.Path) -> pathlib.Path:
     """The Python of an environment with the public code, made where it is not there."""
     python = folder / "bin" / "python"
     if not python.exists():
+        print(f"making {folder}: PyTorch and what it needs, several minutes", flush=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *REQUIREMENTS], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *WITHOUT_DEPENDENCIES], check=True)
@@ -189,6 +191,7 @@ def main() -> None:
     python = environment(given.folder)
     for network in NETWORKS:
         for threads in (2, 1):
+            print(f"{network}, {threads} thread(s): compiling, then {given.turns} turns ...", flush=True)
             found = compared(python, network, threads, given.turns)
             print(json.dumps({"network": network, "threads": threads} | {k: round(v, 3) for k, v in found.items()}))
     return None
