@@ -2,10 +2,14 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import tiny
+from data.lopsided import Lopsided, Strokes
+
+from diffcurr.codecs import CODECS
+from diffcurr.data.datasets import DATASETS
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = [
@@ -15,6 +19,15 @@ TINY = [
     "--config.sample_every=0",
 ]
 Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="module")
+def lopsided_parts() -> Iterator[None]:
+    """The data set and the codec of data/lopsided.py are parts like any other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CODECS, "lopsided", Lopsided)
+        patch.setitem(DATASETS, "strokes", Strokes)
+        yield
 
 
 @pytest.fixture

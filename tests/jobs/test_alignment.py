@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,9 +15,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from diffcurr import experiment as experiment_lib
-from diffcurr.codecs import CODECS
 from diffcurr.config import changed
-from diffcurr.data.datasets import DATASETS
 from diffcurr.errors import UserError
 from diffcurr.jobs import encode, train
 from diffcurr.networks.convert import export_torch
@@ -31,12 +28,7 @@ SETTINGS = {"codec": "lopsided", "sampling__clip": 0.0, "sampling__steps": 2, "n
 NUMBER = 20
 
 
-@pytest.fixture(autouse=True, scope="module")
-def own_parts() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(CODECS, "lopsided", Lopsided)
-        patch.setitem(DATASETS, "strokes", Strokes)
-        yield
+pytestmark = pytest.mark.usefixtures("lopsided_parts")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +40,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, weights: str, own_parts: None) -> pathlib.Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, weights: str, lopsided_parts: None) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("encoded")
     assert encode.run(tiny.config(**encoding(weights)), "nowhere", out=folder) == 0
     return folder

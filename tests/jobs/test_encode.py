@@ -8,7 +8,6 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -22,9 +21,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from diffcurr import experiment as experiment_lib
-from diffcurr.codecs import CODECS, kl
+from diffcurr.codecs import kl
 from diffcurr.data import shards
-from diffcurr.data.datasets import DATASETS
 from diffcurr.data.encoded import Encoded
 from diffcurr.errors import UserError
 from diffcurr.jobs import encode
@@ -34,12 +32,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 LOPSIDED = ROOT / "tests" / "data" / "lopsided.py"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def own_parts() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(CODECS, "lopsided", Lopsided)
-        patch.setitem(DATASETS, "strokes", Strokes)
-        yield
+pytestmark = pytest.mark.usefixtures("lopsided_parts")
 
 
 def config(**overrides: Any) -> ConfigDict:
@@ -48,7 +41,7 @@ def config(**overrides: Any) -> ConfigDict:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, own_parts: None) -> pathlib.Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, lopsided_parts: None) -> pathlib.Path:
     """The folder of 100 examples in four shards, encoded on eight devices."""
     workdir = tmp_path_factory.mktemp("run")
     assert encode.run(config(), workdir) == 0
