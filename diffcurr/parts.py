@@ -19,7 +19,7 @@ from diffcurr.errors import UserError, concerning
 Settings: TypeAlias = Mapping[str, Any] | ConfigDict  # which is no Mapping
 
 TABLES: dict[str, dict[str, Any]] = {}
-"""Section of the config -> name -> class. `diffcurr.experiment` fills it in."""
+"""Section of the config -> name -> class. `diffcurr.experiment.tables` fills it in."""
 
 
 FROM_SPEC = ("shape", "condition", "learn_variance", "dtype", "rngs")

@@ -24,7 +24,7 @@ def test_rooms_and_their_modules_are_loaded_by_name() -> None:
     code = "import diffcurr; print(diffcurr.curriculum.clusters.uniform(2), diffcurr.metrics.frechet.distance.__name__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[0.  0.5 1. ] distance"
-    assert diffcurr.Experiment.__module__ == "diffcurr.experiment"
+    assert diffcurr.Experiment.__module__ == "diffcurr.experiment.experiment"
     assert diffcurr.load_run.__module__ == diffcurr.Run.__module__ == "diffcurr.run"
 
 

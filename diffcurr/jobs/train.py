@@ -149,7 +149,7 @@ def _train(
     carry = compiled.initial_carry(state)
     loop = Loop(compiled.step, state, carry, batches, compiled.batch_sharding, new_window, step, earlier)
     del state, restored  # the loop's from here on: each step donates the state
-    utilisation = experiment.utilisation() if config.log_every else None
+    utilisation = experiment_lib.utilisation(experiment) if config.log_every else None
     loss: float | None = None  # of the last window, if comparable between checkpoints
 
     def report(summary: dict[str, Any] | None) -> None:

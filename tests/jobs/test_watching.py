@@ -51,7 +51,7 @@ def test_a_trace_and_the_utilisation_change_no_bit(
     (trace,) = (tmp_path / "watched" / "profile").rglob("*.xplane.pb")
     content = trace.read_bytes()
     assert content.count(b"train_step") and b"step_num" in content
-    flops = experiment.model_flops()
+    flops = experiment_lib.model_flops(experiment)
     assert flops
     for row in read_rows(tmp_path / "watched"):
         utilisation = flops * row["steps_per_second"] / (jax.device_count() * PEAK)
@@ -60,7 +60,7 @@ def test_a_trace_and_the_utilisation_change_no_bit(
 
 def test_what_is_recomputed_does_not_count() -> None:
     """Forward and backward are three products for each of the forward pass, but for what needs no gradient."""
-    plain, full = (tiny.experiment(network__remat=remat).model_flops() for remat in ("none", "full"))
+    plain, full = (experiment_lib.model_flops(tiny.experiment(network__remat=remat)) for remat in ("none", "full"))
     assert plain == full
     # Tokens, width, inner width and features of a patch of tests/tiny.py's DiT, and the products of its layers.
     t, d, p, batch = 4, 8, 16, 16
@@ -83,7 +83,7 @@ def test_other_devices() -> None:
     assert chips.known("NVIDIA H100 80GB HBM3") is chips.GPUS["h100"]
     assert chips.known("NVIDIA A100-SXM4-40GB") is chips.GPUS["a100"]
     assert chips.known("NVIDIA H100 PCIe") is chips.known("cpu") is None
-    assert tiny.experiment().utilisation() is None
+    assert experiment_lib.utilisation(tiny.experiment()) is None
 
 
 def test_the_status_line(capsys: pytest.CaptureFixture[str]) -> None:

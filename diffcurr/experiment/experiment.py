@@ -1,9 +1,9 @@
-"""From a config to the parts it names, checked whole before anything is built."""
+"""The parts that a config names, and what follows from several of them."""
 
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -17,73 +17,37 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from diffcurr import config as config_lib
-from diffcurr import parts
 from diffcurr.batch import Batch
-from diffcurr.codecs import CODECS, QUANTIZERS, Codec, Identity
+from diffcurr.codecs import Codec, Identity
 from diffcurr.codecs.on_host import OnHost
-from diffcurr.conditioning import CONDITIONINGS, Conditioning, Field
-from diffcurr.curriculum import CLUSTERINGS, RULES, STAGES, Levels
-from diffcurr.curriculum import DENSITIES as CURRICULUM_DENSITIES
+from diffcurr.conditioning import Conditioning, Field
+from diffcurr.curriculum import Levels
 from diffcurr.curriculum.clusters import Clustering
-from diffcurr.curriculum.rules import NoStages, Rule, Staged
+from diffcurr.curriculum.rules import NoStages, Rule
 from diffcurr.data import pipeline
-from diffcurr.data.datasets import DATASETS, Dataset
-from diffcurr.data.encoded import check_codec
+from diffcurr.data.datasets import Dataset
 from diffcurr.data.sources import Source
-from diffcurr.difficulty import convergence
 from diffcurr.difficulty.curves import CURVES
 from diffcurr.errors import UserError, concerning
 from diffcurr.metrics import features
-from diffcurr.metrics.evaluation import METRICS, Measured, Metric
+from diffcurr.metrics.evaluation import Measured, Metric
 from diffcurr.metrics.features import Features
-from diffcurr.networks import NETWORKS
-from diffcurr.planning import chips, costs
-from diffcurr.pretrained.picture_features import PICTURE_FEATURES, PictureFeatures
-from diffcurr.pretrained.text_encoders import TEXT_ENCODERS
-from diffcurr.processes import DENSITIES, PREDICTIONS, PROCESSES, WEIGHTINGS, Process
+from diffcurr.pretrained.picture_features import PictureFeatures
+from diffcurr.processes import Process
 from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.sampling.decoding import RealPictures
 from diffcurr.sampling.drawing import Sampler, Sampling
 from diffcurr.sampling.evaluator import Evaluator
 from diffcurr.sampling.held_out import Grid
-from diffcurr.sampling.solvers import SOLVERS, Solver
+from diffcurr.sampling.solvers import Solver
 from diffcurr.tasks import TASKS, Sampled, Task
 from diffcurr.training import augmentation, distributed, sharding
-from diffcurr.training.alignment import ALIGNMENTS, Alignment
+from diffcurr.training.alignment import Alignment
 from diffcurr.training.compiled import CompiledStep, with_shardings
-from diffcurr.training.optimizer import OPTIMIZERS
-from diffcurr.training.perceptual import PERCEPTUALS
 from diffcurr.training.power_average import gamma_of
 from diffcurr.training.randomness import step_key, stream_key
 from diffcurr.training.state import TrainState, split_network
 from diffcurr.training.step import StepConfig
-
-parts.TABLES.update(
-    {
-        "task": TASKS,
-        "task.perceptual": PERCEPTUALS,
-        "dataset": DATASETS,
-        "codec": CODECS,
-        "codec.quantizer": QUANTIZERS,
-        "process": PROCESSES,
-        "process.prediction": PREDICTIONS,
-        "process.weighting": WEIGHTINGS,
-        "process.density": DENSITIES,
-        "network": NETWORKS,
-        "conditioning": CONDITIONINGS,
-        "conditioning.encoder": TEXT_ENCODERS,
-        "curriculum": RULES,
-        "curriculum.density": CURRICULUM_DENSITIES,
-        "curriculum.stages": STAGES,
-        "curriculum.clustering": CLUSTERINGS,
-        "optimizer": OPTIMIZERS,
-        "sampling.solver": SOLVERS,
-        "alignment": ALIGNMENTS,
-        "encode.features": PICTURE_FEATURES,
-        "evaluation.metrics": METRICS,
-    }
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,32 +164,6 @@ class Experiment:
     def compiled(self) -> CompiledStep:
         """The train step for this config's mesh; compiled at its first call."""
         return self.task.compiled(self)
-
-    def model_flops(self) -> float | None:
-        """Floating-point operations of the forward and backward pass of one step over the global batch.
-
-        Those of the matrix products and convolutions of the model, whatever is computed again in the backward pass
-        (`network.remat`) and without the codec. None for a task that does not count them.
-        """
-        plain = self
-        section, key = self.task.remat_key.split(".")
-        if self.config[section].get(key, "none") != "none":
-            config = config_lib.changed(self.config, {section: {key: "none"}})
-            other = from_config(config, list(self.mesh.devices.flat))
-            plain = dataclasses.replace(self, make_network=other.make_network, codec=other.codec)
-        loss = plain.task.example_loss(plain)
-        if loss is None:
-            return None
-        return self.config.batch_size * costs.gradient_flops(loss, self.abstract_state.params)
-
-    def utilisation(self) -> float | None:
-        """`model_flops` over what all devices could do in a second, by their peak in bfloat16.
-
-        Times steps a second it is the model-flops utilisation. None where the chip's peak is not known.
-        """
-        chip = chips.known(self.mesh.devices.flat[0].device_kind)
-        flops = self.model_flops() if chip else None
-        return flops / (self.mesh.size * chip.flops) if chip and flops else None
 
     @functools.cached_property
     def codec_params(self) -> Any:
@@ -475,150 +413,3 @@ class Experiment:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-
-
-def _prompts(dataset: Dataset) -> Mapping[str, int]:
-    """The captions of a data set, of what it holds out where it does, in an order that is always the same."""
-    open_source = dataset.opened_held_out if dataset.holds_out else dataset.opened
-    source = distributed.primary_first(open_source)
-    captions = source.captions()
-    label = dict.fromkeys((captions[index] for index in np.random.default_rng(0).permutation(len(captions))), 0)
-    if dataset.num_classes:
-        examples = range(len(source))
-        labels = source.labels if hasattr(source, "labels") else [source[index]["label"] for index in examples]
-        label |= {caption: int(labels[index]) for index in examples for caption in source.captions([index])}
-    return label
-
-
-def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.Device] | None = None) -> Experiment:
-    """Checks every value of a config and gathers the parts that it names. Costs no compute.
-
-    Args:
-      devices: those to run on; all there are if None.
-
-    Raises:
-      UserError: one line that names the value and the remedy.
-    """
-    config = config_lib.complete(config)
-    config_lib.check_keys(config)
-    with concerning("analysis.convergence"):
-        convergence.check_steps(config.analysis.convergence.steps, config.analysis.convergence.evaluate_every)
-    dataset = parts.build("dataset", config.dataset)
-    chosen = parts.build("alignment", config.alignment)
-    with concerning("alignment"):
-        dataset, alignment = chosen.on(dataset)
-    found = {"dataset": dataset.found} | ({"alignment": alignment.found} if alignment else {})
-    config = config_lib.changed(config, found)
-    task = parts.build("task", config.task)
-    if alignment and not task.denoises:
-        raise UserError(
-            f"alignment.name = {config.alignment.name!r}: is for task.name = 'diffusion', and not for "
-            f"{config.task.name!r}; set alignment.name = 'none'"
-        )
-    codec = parts.build("codec", config.codec)
-    process = parts.build("process", config.process)
-    prompts = functools.cache(functools.partial(_prompts, dataset))
-    conditioning = parts.build("conditioning", config.conditioning, num_classes=dataset.num_classes, prompts=prompts)
-    if conditioning.reads_captions and not dataset.captioned:
-        raise UserError(
-            f"conditioning.name = {config.conditioning.name!r}: dataset {config.dataset.name} has no captions; choose "
-            f"one that has, or another conditioning"
-        )
-    optimizer = parts.build("optimizer", config.optimizer)
-    with concerning("optimizer"):
-        rate, transformation = optimizer.rate(config.steps), optimizer.transformation(config.steps)
-
-    settings = dict(config.curriculum)
-    own = {key: settings.pop(key) for key in config_lib.own_keys("curriculum")}
-    rule = parts.build("curriculum", settings, clusters=own["clusters"], seed=config.seed)
-    stages = parts.build("curriculum.stages", own["stages"], clusters=own["clusters"], seed=config.seed)
-    if not isinstance(stages, NoStages):
-        with concerning("curriculum"):
-            rule = Staged(rule=rule, stages=stages)
-    clustering = parts.build("curriculum.clustering", own["clustering"])
-    with concerning("curriculum"):
-        if own["clusters"] > process.num_levels:
-            raise ValueError(f"clusters = {own['clusters']}: the process has only {process.num_levels} noise levels")
-        clustering.check(own["clusters"])
-        edges = None
-        if not clustering.needs_curve:
-            edges = clustering.edges(own["clusters"], process.log_snr(process.level_midpoints))
-
-    with concerning("mesh"):
-        mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
-    shards = sharding.batch_shards(mesh)
-    unit = shards * config.microbatches
-    if config.batch_size % unit:
-        raise UserError(
-            f"batch_size = {config.batch_size}: must be divisible by {unit}, the {shards} devices that share the batch "
-            f"times microbatches = {config.microbatches}; the next such size is {-(-config.batch_size // unit) * unit} "
-            f"(a run that is continued keeps its own, and needs a number of devices that divides it)"
-        )
-
-    solver = parts.build("sampling.solver", config.sampling.solver)
-    check_codec(dataset, codec)
-    with concerning("codec"):
-        shape = dataset.shape if dataset.is_latent else codec.latent_shape(dataset.shape)
-    with concerning("sampling"):
-        sampling = Sampling(
-            **{key: config.sampling[key] for key in config.sampling if key not in ("samples", "solver")}
-        )
-    metrics = parts.build_several("evaluation.metrics", config.evaluation.metrics)
-    for name, one in metrics.items():
-        if one.held_out and not dataset.holds_out:
-            raise UserError(
-                f"evaluation.metrics.{name}: dataset {config.dataset.name} has no images that training never sees; set "
-                f"dataset.held_out to the share of them"
-            )
-    with concerning("evaluation.denoising"):
-        grid = Grid(**config.evaluation.denoising)
-        try:
-            grid.check(process)
-        except ValueError:  # of no account where nothing is held out; to know that, all files may have to be listed
-            if grid.images and task.denoises and dataset.holds_out:
-                raise
-
-    looks_at = parts.build("encode.features", config.encode.features)
-    network = parts.choose("network", config.network.name)
-    arguments = parts.check("network", network, {key: v for key, v in config.network.items() if key != "name"})
-    with concerning(f"task {config.task.name}"):
-        seen = task.network_shape(dataset, codec, shape)
-    fields = conditioning.spec()
-    if dataset.augment:
-        fields["augment"] = Field((augmentation.NUM_LABELS,), jnp.float32)
-
-    def make_network(rngs: nnx.Rngs) -> nnx.Module:
-        settings = {"learn_variance": process.learns_variance, "dtype": config.dtype, "rngs": rngs}
-        made: nnx.Module = network.from_spec(seen, fields, **settings, **arguments)
-        if alignment:
-            with concerning("alignment"):
-                alignment.attach(made, config.dtype, rngs)
-        return made
-
-    experiment = Experiment(
-        config=config,
-        task=task,
-        dataset=dataset,
-        codec=codec,
-        shape=shape,
-        process=process,
-        conditioning=conditioning,
-        make_network=make_network,
-        optimizer=transformation,
-        learning_rate=rate,
-        rule=rule,
-        clustering=clustering,
-        edges=edges,
-        solver=solver,
-        sampling=sampling,
-        metrics=metrics,
-        mesh=mesh,
-        alignment=alignment,
-        picture_features=looks_at if isinstance(looks_at, PictureFeatures) else None,
-    )
-    with concerning(f"task {config.task.name}"):
-        task.check(experiment)
-    if isinstance(task, Sampled):
-        with concerning("sampling"):
-            task.check_sampling(experiment, sampling)
-    return experiment if edges is None else experiment.with_edges(edges)
