@@ -11,7 +11,7 @@ autoencoder, CLIP the folder of clip-vit-base-patch32. It has not been run: no r
 SpeeD's draws and weights and no curriculum; `pixart`, the network with the states of T5 v1.1 XXL that PixArt-alpha was
 published with, of which --config.conditioning.encoder.folder is the folder.
 
-Where the settings come from: Wang et al. 2024 (SpeeD) and its public config for MS-COCO: a constant rate of 1e-4,
+Where the settings come from: Wang et al. 2025 (SpeeD) and its public config for MS-COCO: a constant rate of 1e-4,
 guidance 1.5, 250 sampling steps; PixArt-alpha's network (Chen et al. 2023). Of `pixart`: 120 tokens, a rate of 2e-5 and
 a decay of 0.03 are Chen et al.'s. Ours: bfloat16, recomputation, and the curriculum (Kim et al. 2025).
 """

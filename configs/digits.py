@@ -9,7 +9,7 @@ in less than 2 GB (measured: docs/commands.md).
 
 Expected result, without guidance: 1,000 samples after 4,000 steps have a Fréchet distance of 2.6 by `ddpm_speed` (mean
 of 10 seeds), 4.1 by `ddpm` (10 seeds), 1.7 by `edm` and 1.6 by `flow` (5 seeds each), in 128 features of the shipped
-classifier, where fresh real images have 2.8 (docs/evidence). Below that a model remembers its training images.
+classifier, where fresh real images have 2.8 (docs/evidence). Below that a model memorises its training images.
 
 The figures of `ddpm_speed` are of SpeeD as it was here before it followed its public code (docs/rivals.md); it has not
 been measured again.
@@ -48,7 +48,7 @@ PROCESSES = {
 def get_config(process: str = "ddpm_speed") -> ConfigDict:
     """
     Args:
-      process: `ddpm_speed`, `ddpm`, `edm` or `flow`, given behind the file's name.
+      process: `ddpm_speed`, `ddpm`, `edm` or `flow`, given after the file's name and a colon.
     """
     config = outline()
     config.update(variant_of(process, PROCESSES))

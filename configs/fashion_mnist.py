@@ -29,7 +29,7 @@ from diffcurr.config import load
 def get_config(process: str = "ddpm_speed") -> ConfigDict:
     """
     Args:
-      process: `ddpm_speed`, `ddpm`, `edm` or `flow`, given behind the file's name.
+      process: `ddpm_speed`, `ddpm`, `edm` or `flow`, given after the file's name and a colon.
     """
     config = load(f"digits:{process}")
     if process == "edm":

@@ -5,7 +5,7 @@
 Expected result: docs/evidence/fashion_mnist/report.md.
 
 The data, network and optimizer of configs/fashion_mnist.py, for 2,400 steps, without guidance: after two and a half
-passes over 60,000 images nothing can be remembered yet, as it is on digits. Every 400 steps 1,000 samples, at the end
+passes over 60,000 images nothing can be memorised yet, as it is on digits. Every 400 steps 1,000 samples, at the end
 5,000, are compared with all 60,000 images. A run took half an hour on one CPU core of a busy machine.
 """
 

@@ -5,7 +5,7 @@ r"""Fashion-MNIST in the latents of a small autoencoder, class-conditional: late
         --config.dataset=fashion_mnist --config.dataset.data_dir=DATA_DIR --out=LATENTS
     python -m diffcurr.main --config=configs/fashion_mnist_latents.py --config.dataset.data_dir=LATENTS
 
-With `:vit_vqgan` behind the config's name, and configs/fashion_mnist_vit_vqgan.py in the first command, the latents are
+With `:vit_vqgan` after the config's name, and configs/fashion_mnist_vit_vqgan.py in the first command, the latents are
 the vectors of a ViT-VQGAN before its bottleneck, 7x7x8.
 
 The first command leaves runs/fashion_mnist_autoencoder/autoencoder.safetensors, which the others read. The second says

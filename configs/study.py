@@ -3,7 +3,7 @@
     python -m diffcurr.main --config=configs/study.py:fashion_mnist_edm --config.dataset.data_dir=DATA_DIR --job=compare
     python -m diffcurr.main --config=configs/study.py:digits_ddpm --job=compare --shard=0/2     # and 1/2 elsewhere
 
-Behind `digits_` or `fashion_mnist_` stands the process, `edm`, `flow` or `ddpm`; behind that, if anything, one of
+After `digits_` or `fashion_mnist_` comes the process, `edm`, `flow` or `ddpm`; after that, if anything, one of
 
     _easy      vanilla and easy-to-hard alone
     _v, _x0    another prediction, with the controls alone (ddpm)
@@ -20,7 +20,7 @@ Expected result: fashion_mnist_edm_easy: easy-to-hard reaches vanilla's last dis
 steps and ends at 0.755 (0.676 to 0.836) of it, above copies (docs/evidence/README.md); the other arms and processes
 have not run to their end.
 
-Fashion-MNIST: unconditional, 60,000 images for 3,000 steps of 64, which no arm can remember. Every 600 steps 500
+Fashion-MNIST: unconditional, 60,000 images for 3,000 steps of 64, which no arm can memorise. Every 600 steps 500
 samples, at the end 2,000 samples on two sampling grids, are compared with the 10,000 test images; so is the denoising
 error of 1,000 of them. A run took a quarter of an hour on one of two busy CPU cores. Digits: with classes, 2,000
 steps; a fifth of the images is held out. A run took three and a half minutes.

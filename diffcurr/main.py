@@ -159,8 +159,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
             chosen[section] = value
         else:
             others.append(argument)
-    for section in sorted(chosen, key=lambda section: section.count(".")):  # another part starts from its own defaults
-        config = config_lib.changed(config, config_lib.unflatten({f"{section}.name": chosen[section]}))
+    # All at once: a part may have no default for a part inside it.
+    names = {f"{section}.name": name for section, name in chosen.items()}
+    config = config_lib.changed(config, config_lib.unflatten(names))
     flags.FLAGS.set_default("workdir", os.path.join("runs", config_lib.run_name(name)))
     return _parse([argv[0], *others], config)
 

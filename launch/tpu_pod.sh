@@ -2,12 +2,13 @@
 # A run on a Cloud TPU slice, from your own machine, by a queued resource.
 #
 #   export ZONE=us-central1-a TYPE=v6e-16 RUNTIME=v2-alpha-tpuv6e
-#   launch/tpu_pod.sh run --config=configs/imagenet256.py:dit_xl_2 --config.mesh.fsdp=16 --workdir=gs://BUCKET/xl
+#   launch/tpu_pod.sh run --config=configs/imagenet256.py:dit_xl_2 --config.mesh.fsdp=16 --workdir=gs://BUCKET/xl \
+#     --config.dataset.data_dir=/mnt/latents --config.codec.weights=/mnt/vae.safetensors
 #   launch/tpu_pod.sh tail      # what the run says, from anywhere
 #   launch/tpu_pod.sh delete    # what you no longer pay for
 #
 # run: uses the resource NAME or creates it, waits for it, copies the last commit there, installs, starts the run on all
-# workers and follows it. A preempted resource is made anew, and the run goes on from its last checkpoint. Called again
+# workers and follows it. A preempted resource is created again, and the run goes on from its last checkpoint. Called again
 # while the run is still under way it follows it, so a lost connection costs nothing. See docs/tpu_pod.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -82,7 +83,7 @@ running() { on all "kill -0 \$(cat diffcurr/run.pid)" >/dev/null 2>&1; }
 # Starts the run on all workers, on their own, so that it outlives this connection.
 start() {
   local arguments flag cache=()
-  for flag in "$@"; do # where a preempted resource that was made anew finds what was compiled
+  for flag in "$@"; do # where a preempted resource that was created again finds what was compiled
     case $flag in --workdir=*) cache=("--compilation_cache=${flag#--workdir=}/compiled") ;; esac
   done
   arguments=$(printf ' %q' -m diffcurr.main --coordinator=auto "${cache[@]}" "$@")

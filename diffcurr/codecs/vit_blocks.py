@@ -15,7 +15,7 @@ from diffcurr.pretrained.blocks import stack
 
 
 class Block(nnx.Module):
-    """Self-attention and a two-layer perceptron, each after a norm and added to its input."""
+    """Self-attention and a two-layer MLP, each after a norm and added to its input."""
 
     def __init__(self, width: int, heads: int, mlp: int, dtype: Any, rngs: nnx.Rngs):
         self.heads = heads
@@ -59,7 +59,7 @@ class Tower(nnx.Module):
           depth: number of blocks.
           width: of the blocks; divisible by heads and by 4.
           heads: attention heads of each block.
-          mlp: width of the perceptron of each block.
+          mlp: width of the MLP of each block.
           remat: what the backward pass keeps, a key of `networks.dit.REMAT_POLICIES`.
           scan_unroll: blocks written out per iteration of the scan.
           dtype: compute dtype.

@@ -111,7 +111,7 @@ class ViTVQGANCodec(WithTokens):
       encoder_depth, decoder_depth: blocks.
       encoder_width, decoder_width: of the blocks; divisible by the heads and by 4.
       encoder_heads, decoder_heads: attention heads of each block.
-      encoder_mlp, decoder_mlp: width of the perceptron of each block.
+      encoder_mlp, decoder_mlp: width of the MLP of each block.
       quantizer: the bottleneck.
       latents: whether latents are the vectors `before` the bottleneck, which decoding takes to the nearest codes, or
         the codes `after` it, which are decoded as they are.

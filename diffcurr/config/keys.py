@@ -69,7 +69,7 @@ KEYS: dict[str, Key] = {
     "mesh.tensor": Key(1, Axis, "devices along the axis that splits layers"),
     "sampling.samples": Key(64, ranges.Number, "samples of `--job=sample`, and of each grid during training"),
     "sampling.steps": Key(
-        50, ranges.Steps, "network evaluations of a sampler (with `heun` two a step but at the last)"
+        50, ranges.Steps, "steps of the sampler; each evaluates the network once, with `heun` twice but for the last"
     ),
     "sampling.last_step": Key(
         0.0,

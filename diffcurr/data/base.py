@@ -146,7 +146,7 @@ class Dataset(ranges.Checked, abc.ABC):
                 f"dataset.held_out = {self.held_out}: {type(self).__name__} has no split {self.held_out_split!r}; give "
                 f"the share of its examples that training shall not see"
             )
-        # With the classes of the split that is trained on: were they counted anew, labels could mean other ones.
+        # With the classes of the split that is trained on: if they were counted again, labels could mean other ones.
         return dataclasses.replace(self, split=self.held_out_split, **self.found).opened()
 
     def _part(self, source: Source, *, held_out: bool) -> Source:

@@ -84,7 +84,7 @@ class FrechetDistance(Metric):
     It falls with the number of examples: `floor` is that of fresh real images from real images at the same numbers (see
     `floor`), `copies` that of copies of the same real images, the least to be expected of a model that was trained on
     them. A distance below `floor` is that of samples closer to the training images than other real images are: the
-    model remembers them.
+    model memorises them.
 
     Attributes:
       resamples: bootstrap resamples of the interval.
@@ -131,7 +131,7 @@ class SpatialFrechetDistance(FrechetDistance):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeldOutFrechetDistance(FrechetDistance):
-    """The Fréchet distance from images that training never sees: remembering the others does not lower it."""
+    """The Fréchet distance from images that training never sees: memorising the others does not lower it."""
 
     held_out = True
     name = "held_out_frechet_distance"

@@ -16,7 +16,7 @@ MakeLinear = Callable[[int, int, Any], Linear]
 
 
 class TextProjection(nnx.Module):
-    """The encoder's states -> the width of the network, by a two-layer perceptron that all blocks share."""
+    """The encoder's states -> the width of the network, by a two-layer MLP that all blocks share."""
 
     def __init__(self, text_width: int, hidden_size: int, linear: MakeLinear):
         normal = initializers.normal(0.02)

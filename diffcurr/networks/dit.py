@@ -80,7 +80,7 @@ class DiT(nnx.Module):
           hidden_size: width; divisible by num_heads and by 4.
           depth: number of blocks.
           num_heads: attention heads of each block.
-          mlp_ratio: width of each block's perceptron, as a multiple of hidden_size.
+          mlp_ratio: width of each block's MLP, as a multiple of hidden_size.
           num_classes: 0 for an unconditional network.
           learn_sigma: output twice the channels, for a learned variance.
           class_dropout_prob: the share of labels that training replaces by "no class"; above 0 the label table has a
@@ -286,7 +286,7 @@ class DiT(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Self-attention and a two-layer perceptron, each modulated and gated by the condition (adaLN-Zero).
+    """Self-attention and a two-layer MLP, each modulated and gated by the condition (adaLN-Zero).
 
     Between them stands attention to a text, where there is one.
     """

@@ -73,7 +73,7 @@ class TokenTransformer(nnx.Module):
           num_codes: number of codes, of which each token is one.
           num_classes: 0 for an unconditional network.
           hidden_size: width; divisible by num_heads.
-          mlp_size: width of each block's perceptron.
+          mlp_size: width of each block's MLP.
           depth: number of blocks.
           num_heads: attention heads of each block.
           dropout: share of the activations that training drops: of the first ones, and of what each part of a block
@@ -228,7 +228,7 @@ class TokenTransformer(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Causal self-attention and a two-layer perceptron, each after a norm, and added to what came in."""
+    """Causal self-attention and a two-layer MLP, each after a norm, and added to what came in."""
 
     def __init__(
         self, width: int, mlp_size: int, num_heads: int, depth: int, attention: str, dtype: Any, *, rngs: nnx.Rngs
@@ -247,7 +247,7 @@ class Block(nnx.Module):
         found = attention_lib.attention(*self._in_heads(x_btd), name=self.attention, causal=True)
         attended = self.proj(found.reshape(x_btd.shape))
         x_btd = x_btd + (attended if key is None else _dropped(attended, dropout, jax.random.fold_in(key, 0)))
-        found = self._perceptron(x_btd)
+        found = self._mlp(x_btd)
         return x_btd + (found if key is None else _dropped(found, dropout, jax.random.fold_in(key, 1)))
 
     def advance(
@@ -261,7 +261,7 @@ class Block(nnx.Module):
         seen = jnp.arange(keys.shape[1]) <= position
         attended = jax.nn.dot_product_attention(query, keys, values, mask=seen[None, None, None])
         x_btd = x_btd + self.proj(attended.reshape(x_btd.shape))
-        return x_btd + self._perceptron(x_btd), Cache(*added)
+        return x_btd + self._mlp(x_btd), Cache(*added)
 
     def _in_heads(self, x_btd: Array) -> list[Array]:
         """Queries, keys and values, [batch, token, head, size]."""
@@ -269,7 +269,7 @@ class Block(nnx.Module):
         heads = (batch, tokens, self.num_heads, width // self.num_heads)
         return [part.reshape(heads) for part in self.qkv.in_parts(self.norm1(x_btd), 3)]
 
-    def _perceptron(self, x_btd: Array) -> Array:
+    def _mlp(self, x_btd: Array) -> Array:
         return self.fc2(nnx.gelu(self.fc1(self.norm2(x_btd)), approximate=True))
 
 

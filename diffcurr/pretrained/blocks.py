@@ -75,7 +75,7 @@ class Attention(nnx.Module):
 
 
 class CLIPBlock(nnx.Module):
-    """Self-attention and a perceptron, each after a norm and added to its input; of both of CLIP's towers."""
+    """Self-attention and an MLP, each after a norm and added to its input; of both of CLIP's towers."""
 
     def __init__(
         self, hidden_size: int, intermediate_size: int, num_heads: int, hidden_act: str, epsilon: float, rngs: nnx.Rngs

@@ -56,7 +56,7 @@ class CLIPText(nnx.Module):
         """
         Args:
           hidden_size: width D; divisible by num_heads.
-          intermediate_size: width of each block's perceptron.
+          intermediate_size: width of each block's MLP.
           max_positions: the largest L.
           hidden_act: "quick_gelu" (OpenAI's networks) or "gelu".
           eos_token_id: the end token; 2, as in old configs, for the token of the largest number in each text.

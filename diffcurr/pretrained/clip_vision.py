@@ -57,7 +57,7 @@ class CLIPVision(nnx.Module):
         """
         Args:
           hidden_size: width D; divisible by num_heads.
-          intermediate_size: width of each block's perceptron.
+          intermediate_size: width of each block's MLP.
           hidden_act: "quick_gelu" (OpenAI's networks) or "gelu".
           projection_dim: width of the space that CLIP shares with texts; 0 for no projection.
 

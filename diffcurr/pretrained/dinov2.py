@@ -79,8 +79,8 @@ class DINOv2(nnx.Module):
         Args:
           image_size: side of the images that the position embeddings are for; at other sides they are interpolated.
           hidden_size: width D; divisible by num_heads.
-          mlp_ratio: width of each block's perceptron, as a multiple of hidden_size; with swiglu, two thirds of it.
-          swiglu: whether perceptrons are gated by SiLU (the largest published network's are), else GELU.
+          mlp_ratio: width of each block's MLP, as a multiple of hidden_size; with swiglu, two thirds of it.
+          swiglu: whether MLPs are gated by SiLU (the largest published network's are), else GELU.
           position_offset: added to the number of patches along an axis when the scale of the interpolation is computed:
             0 is Hugging Face's, `HUB_OFFSET` that of the network on Meta's hub.
 
@@ -165,7 +165,7 @@ class DINOv2(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Self-attention and a perceptron, each after a norm and before a learned scale of its channels."""
+    """Self-attention and an MLP, each after a norm and before a learned scale of its channels."""
 
     def __init__(self, hidden_size: int, num_heads: int, inner: int, swiglu: bool, *, rngs: nnx.Rngs):
         self.num_heads, self.swiglu = num_heads, swiglu
@@ -197,7 +197,7 @@ class Block(nnx.Module):
 
 
 def inner_width(hidden_size: int, mlp_ratio: float, swiglu: bool) -> int:
-    """The width of a block's perceptron; that of a gated one is two thirds of it, rounded up to a multiple of 8."""
+    """The width of a block's MLP; that of a gated one is two thirds of it, rounded up to a multiple of 8."""
     width = int(hidden_size * mlp_ratio)
     return (int(width * 2 / 3) + 7) // 8 * 8 if swiglu else width
 
@@ -231,7 +231,7 @@ def sizes_of(arrays: Mapping[str, np.ndarray], num_heads: int | None = None) -> 
     ratios = [factor / hidden_size for factor in ((1.5 * width[1],) if swiglu else (width[1], width[1] + 0.5))]
     fitting = [ratio for ratio in ratios if inner_width(hidden_size, ratio, swiglu) == width[1]]
     if not fitting:
-        raise ValueError(f"{inner}: has shape {width}: gated perceptrons are a multiple of 8 wide")
+        raise ValueError(f"{inner}: has shape {width}: gated MLPs are a multiple of 8 wide")
     return {
         "image_size": side * patch[2],
         "patch_size": patch[2],

@@ -62,7 +62,7 @@ class BERT(nnx.Module):
         """
         Args:
           hidden_size: width D; divisible by num_heads.
-          intermediate_size: width of each block's perceptron.
+          intermediate_size: width of each block's MLP.
           max_positions: the largest L.
           num_types: kinds of tokens; all texts are of the first.
 
@@ -96,7 +96,7 @@ class BERT(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Self-attention and a perceptron with exact GELU, each added to its input and then normalised."""
+    """Self-attention and an MLP with exact GELU, each added to its input and then normalised."""
 
     def __init__(self, hidden_size: int, intermediate_size: int, num_heads: int, *, rngs: nnx.Rngs):
         self.attention = blocks.Attention(hidden_size, num_heads, rngs=rngs)

@@ -62,7 +62,7 @@ class T5Encoder(nnx.Module):
         Args:
           d_model: width D.
           d_kv: width of each head; num_heads * d_kv need not be D.
-          d_ff: width of each block's gated perceptron.
+          d_ff: width of each block's gated MLP.
           num_buckets: kinds of distances between tokens, half of them for tokens that come later; divisible by 4.
           max_distance: from it on distances are of one kind.
 
@@ -106,7 +106,7 @@ class T5Encoder(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Self-attention and a perceptron gated by GELU, each after a norm and added to its input; no layer has a bias."""
+    """Self-attention and an MLP gated by GELU, each after a norm and added to its input; no layer has a bias."""
 
     def __init__(self, d_model: int, d_kv: int, d_ff: int, num_heads: int, rngs: nnx.Rngs):
         self.norm1, self.norm2 = (nnx.RMSNorm(d_model, epsilon=EPSILON, rngs=rngs) for _ in range(2))
@@ -148,7 +148,7 @@ def sizes(folder: text.PathLike) -> dict[str, int]:
     """The arguments of `T5Encoder` for a folder, from its config.json; the defaults are those of the public code.
 
     Raises:
-      UserError: if it is that of another network, also of the first T5, whose perceptrons are not gated.
+      UserError: if it is that of another network, also of the first T5, whose MLPs are not gated.
     """
     files = text.Folder(folder)
     config = files.config()

@@ -154,7 +154,7 @@ def conditions(
     counts, kernel, sampling = (evaluation[key] for key in (measure, "kernel_distance", "sampling"))
     held_out = METRICS[measure].held_out
     real = "images that no arm was trained on" if held_out else "images of the split trained on"
-    remember = [name for name, arm in compared.items() if arm.distance.mean < counts["floor"] and not held_out]
+    memorise = [name for name, arm in compared.items() if arm.distance.mean < counts["floor"] and not held_out]
     lines = [
         f"Features: {evaluation['features']}. At the end {counts['examples']:,} samples against "
         f"{counts['reference_examples']:,} {real}. At these numbers copies of those images, "
@@ -166,11 +166,11 @@ def conditions(
         f"where {results[0]['arm']}'s own value may be 0. Over all evaluations a ratio is the geometric mean of each "
         f"one's."
     ]
-    if remember:
+    if memorise:
         lines += [
             "",
-            f"Closer to the training images than fresh real images are, that is, remembering them: "
-            f"{', '.join(remember)}. Among these a smaller distance means that more is remembered, not that new images "
+            f"Closer to the training images than fresh real images are, that is, memorising them: "
+            f"{', '.join(memorise)}. Among these a smaller distance means that more is memorised, not that new images "
             f"are better.",
         ]
     return "\n".join(lines)

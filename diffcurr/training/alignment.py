@@ -167,7 +167,7 @@ class Head(nnx.Module):
             kernel = initializers.xavier_uniform()
             return Linear(inside, outside, kernel_init=kernel, dtype=jnp.dtype(dtype), rngs=rngs)
 
-        # By these names `diffcurr.layout` spreads the first two over the mesh as it does a block's perceptron.
+        # By these names `diffcurr.layout` spreads the first two over the mesh as it does a block's MLP.
         self.fc1, self.fc2, self.fc3 = linear(width, hidden), linear(hidden, hidden), linear(hidden, features)
 
     def __call__(self, tokens_btd: Float[Array, "batch token width"]) -> Float[Array, "batch token feature"]:

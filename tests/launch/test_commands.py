@@ -49,16 +49,19 @@ def check(command: str, default: str = "digits") -> None:
         if name in EXAMPLES:
             continue
         config = config_lib.complete(config_lib.load(name))
-        for key, value in SETTING.findall(command):
-            if (key, value) in FORMS:
+        given = [(key, value) for key, value in SETTING.findall(command) if (key, value) not in FORMS]
+        chosen = {f"{key}.name": value.rstrip(".,;:") for key, value in given if key in parts.TABLES}
+        config = config_lib.changed(config, config_lib.unflatten(chosen))
+        for key, value in given:
+            if key in parts.TABLES:
                 continue
             known = config_lib.flatten(config.to_dict())
-            assert key in known or key in parts.TABLES, f"{command.strip()!r}: there is no {key}"
+            assert key in known, f"{command.strip()!r}: there is no {key}"
             try:
-                given = ast.literal_eval(value)
+                setting = ast.literal_eval(value)
             except (SyntaxError, ValueError):
-                given = value.rstrip(".,;:")
-            config = config_lib.changed(config, config_lib.unflatten({key: given}))
+                setting = value.rstrip(".,;:")
+            config = config_lib.changed(config, config_lib.unflatten({key: setting}))
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if commands(ROOT / name)])
