@@ -1,7 +1,7 @@
 """Result files appear whole or not at all."""
 
 import contextlib
-import os
+import uuid
 from collections.abc import Iterator
 
 from etils import epath
@@ -14,7 +14,8 @@ def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
     The folder must be there: to make one would bring back a workdir that was moved away.
     """
     path = epath.Path(path)
-    temporary = path.parent / f".{path.stem}.{os.getpid()}{path.suffix}"
+    # Not the process's id: on several machines that share the folder, two may have the same.
+    temporary = path.parent / f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}"
     try:
         yield temporary
         temporary.replace(path)

@@ -21,7 +21,7 @@ from diffcurr.experiment import Experiment
 from diffcurr.metrics.evaluation import Measured
 from diffcurr.reporting.progress import Line
 from diffcurr.sampling.drawing import Sampler, Sampling
-from diffcurr.training import averages
+from diffcurr.training import averages, distributed
 from diffcurr.training.checkpoint import Checkpoints, Restored
 from diffcurr.training.state import TrainState
 from diffcurr.training.workdir import check_config, check_told, read_config
@@ -93,7 +93,10 @@ class Run:
         given = {"steps": steps, "guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         settings = dataclasses.replace(self.experiment.sampling, **changes)
-        self.experiment.require_sampled().check_sampling(self.experiment, settings)
+        task = self.experiment.require_sampled()
+        if steps is not None and not task.denoises:
+            raise ValueError(f"steps = {steps}: tokens are drawn one after another; leave it out")
+        task.check_sampling(self.experiment, settings)
         condition = self.experiment.conditioning.chosen(number, wanted)
         sampler = self._sampler(settings, negative_prompt)
         return sampler.draw(self.params, self.experiment.sample_key(seed), condition, number)
@@ -127,6 +130,11 @@ class Run:
         self.experiment.require_denoiser("estimates are those of")
         conditioning, batch = self.experiment.conditioning, jnp.asarray(x)
         if condition is None:
+            if conditioning.spec() and not conditioning.dropout:
+                raise UserError(
+                    "condition is missing: conditioning.dropout = 0.0, so the network was told something of every x; "
+                    "give what experiment.conditioning.chosen gives"
+                )
             condition = conditioning.nothing(len(batch))
         told = {name: jnp.asarray(values) for name, values in condition.items()}
         return self._denoise(self.params, batch, jnp.broadcast_to(jnp.asarray(u, jnp.float32), len(batch)), told)
@@ -194,8 +202,8 @@ def open_run(
     """
     experiment, workdir = experiment_lib.from_config(config, devices), epath.Path(workdir)
     experiment.require_sampled()
-    found = restored(experiment, workdir, told=True)
-    return Run(experiment.with_clusters(workdir, Line(), saved=found.progress.get("edges")), found.state, ema)
+    found, line = restored(experiment, workdir, told=True), Line(silent=not distributed.is_primary())
+    return Run(experiment.with_clusters(workdir, line, saved=found.progress.get("edges")), found.state, ema)
 
 
 def restored(experiment: Experiment, workdir: epath.PathLike, *, told: bool = False) -> Restored:

@@ -165,6 +165,13 @@ def test_denoise_takes_one_number_or_one_for_each(run: Run) -> None:
         np.testing.assert_allclose(apart[k], run.denoise(noisy(), float(u), label)[k], rtol=1e-4, atol=1e-5)
 
 
+def test_a_network_that_was_told_something_of_every_x_is_told_something(run: Run) -> None:
+    """Of its table of classes the row of "no class" is not there."""
+    told = Run(tiny.experiment(conditioning={"name": "class", "dropout": 0.0}), run.state)
+    with pytest.raises(UserError, match="condition is missing: conditioning.dropout = 0.0"):
+        told.denoise(noisy(), 0.5)
+
+
 def test_no_condition_is_the_one_that_says_nothing(run: Run) -> None:
     found = run.denoise(noisy(), 0.5)
     null = run.experiment.conditioning.null({"label": jnp.zeros(6, jnp.int32)})

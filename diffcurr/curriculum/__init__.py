@@ -1,7 +1,7 @@
 """The difficulty curriculum over noise levels, as pure functions of arrays.
 
-This package imports nothing else of diffcurr, so another trainer can use it alone. Its time axis is the quantile
-``u`` in [0, 1) of a forward process's training distribution: u -> 0 is clean and hard, u -> 1 is noise and easy.
+Of diffcurr this package imports `ranges` alone, so another trainer can use it. Its time axis is the quantile ``u`` in
+[0, 1) of a forward process's training distribution: u -> 0 is clean and hard, u -> 1 is noise and easy.
 
 Method: Kim, Go, Kwon, Kim, "Denoising Task Difficulty-based Curriculum for Training Diffusion Models", ICLR 2025.
 """

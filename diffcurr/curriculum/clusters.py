@@ -141,7 +141,7 @@ def _equal_shares(
         edges[k] = max(edges[k], edges[k - 1] + width)
     for k in range(n - 1, 0, -1):
         edges[k] = min(edges[k], edges[k + 1] - width)
-    return edges
+    return from_edges(edges.tolist())
 
 
 def from_edges(edges: Sequence[float | int]) -> Float[np.ndarray, " edge"]:

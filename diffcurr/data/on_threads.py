@@ -1,12 +1,13 @@
 """Something done with each of many files before training, on threads, with a line that says how long it takes."""
 
 import itertools
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+import joblib
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,7 +23,7 @@ def each(function: Callable[[Item], Result], items: Sequence[Item], what: str) -
     """
     said = began = time.monotonic()
     seconds_between = 2 if sys.stderr.isatty() else 30
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, joblib.cpu_count())) as pool:
         for start in range(0, len(items), _AT_ONCE):
             yield from pool.map(function, itertools.islice(items, start, start + _AT_ONCE))
             now, done = time.monotonic(), min(start + _AT_ONCE, len(items))

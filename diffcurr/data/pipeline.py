@@ -6,12 +6,12 @@ count of global batches, the same on every process.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grain
 import jax
+import joblib
 import numpy as np
 
 from diffcurr.batch import Batch
@@ -66,7 +66,7 @@ def read_options(threads: int, prefetch: int) -> grain.ReadOptions:
       prefetch: elements that are held ready, at least one a thread; about so many are in memory.
     """
     if threads < 0:
-        threads = min(len(os.sched_getaffinity(0)), prefetch)
+        threads = min(joblib.cpu_count(), prefetch)
     return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
 
 

@@ -68,7 +68,7 @@ class ArraySource:
         return f"ArraySource({len(self)} images of shape {self._images.shape[1:]})"
 
     def identity(self) -> dict[str, Any]:
-        """Of many images, a thousand stand for all."""
+        """Hashes at most 1,000 of the images, evenly spaced."""
         some = np.linspace(0, len(self) - 1, min(len(self), 1000)).astype(int)
         images, labels = np.asarray(self._images[some]), np.asarray(self._labels)
         kind = f"{images.dtype.str} {images.shape[1:]}".encode()
@@ -96,8 +96,19 @@ class Part:
         return getattr(self._source, "classes", None)
 
     @property
+    def skipped(self) -> int:
+        """How many examples of the whole source could not be read and are left out."""
+        return getattr(self._source, "skipped", 0)
+
+    def name_of(self, index: int) -> str:
+        """The name of an example in messages."""
+        number = int(self._indices[index])
+        name: str = self._source.name_of(number) if hasattr(self._source, "name_of") else f"example {number}"
+        return name
+
+    @property
     def labels(self) -> Int[np.ndarray, " example"]:
-        """Of these examples; only if the source knows those of all."""
+        """The labels of these examples; only if the source knows those of all."""
         labels: Int[np.ndarray, " example"] = self._source.labels[self._indices]
         return labels
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffcurr import ranges
 from diffcurr.batch import Batch
-from diffcurr.curriculum.rules import Patience
+from diffcurr.curriculum.rules import NoStages
 from diffcurr.training.randomness import step_key, stream_key
 from diffcurr.training.state import TrainState, init_state
 from diffcurr.training.step import StepConfig, draw, microbatch_loss, train_step
@@ -87,8 +87,9 @@ def train_intervals(
         config = dataclasses.replace(config, codec=None, augment=0.0)
     step_config = dataclasses.replace(
         config,
-        rule=Patience(clusters=num_intervals, order="none"),
+        rule=NoStages(clusters=num_intervals),
         edges=edges,
+        unbiased=False,
         microbatches=1,
         ema_gammas=(),
         alignment=None,
@@ -163,18 +164,21 @@ def check_share(share: float) -> None:
 def normalised(loss: Float[np.ndarray, "*model evaluation"]) -> Float[np.ndarray, "*model evaluation"]:
     """Rescales loss curves so that they are 1 at the start and 0 at the end.
 
-    The loss at the end is the mean over the last tenth of the evaluations.
+    The loss at the end is the mean over the last tenth of the evaluations. A curve that ends no lower than it starts is
+    NaN: it has no improvement to be measured by.
     """
     last = max(1, loss.shape[-1] // 10)
     final = np.mean(loss[..., -last:], axis=-1, keepdims=True)
-    return (loss - final) / (loss[..., :1] - final)
+    improvement = loss[..., :1] - final
+    return (loss - final) / np.where(improvement > 0, improvement, np.nan)
 
 
 def steps_to_share(convergence: Convergence, share: float) -> Float[np.ndarray, "seed u_interval"]:
     """Finds the first step at which each network has made a share of its total improvement.
 
     Losses are interpolated linearly between evaluations. The total improvement is that of the steps that were trained,
-    so the result is too low for a network that would still improve much with more steps.
+    so the result is too low for a network that would still improve much with more steps. It is NaN for one that did not
+    improve.
 
     Raises:
       ValueError: if share is not in (0, 1).

@@ -70,7 +70,7 @@ class Curve(abc.ABC):
     def known(self, workdir: epath.Path, experiment: Experiment) -> Any:
         """What `load` finds in process 0, of `kind`, in every process, which all call it; None for nothing."""
         found = self.load(workdir, experiment) if distributed.is_primary() else None
-        if not distributed.total(np.array([found is not None], np.float64))[0]:
+        if not distributed.from_primary(float(found is not None)):
             return None
         nothing = np.zeros(self.length(experiment))
         return from_first(self.kind(*(nothing if found is None else found[name] for name in self.kind._fields)))
@@ -103,7 +103,6 @@ class Curve(abc.ABC):
 
 def from_first(curve: Values) -> Values:
     """A curve as process 0 has it, in every process, to the bit: clusters follow from it."""
-    values = np.stack([np.asarray(field, np.float64) for field in curve])
     kind: Any = type(curve)
-    first: Values = kind(*distributed.total(values if distributed.is_primary() else np.zeros_like(values)))
+    first: Values = kind(*distributed.from_primary(np.stack([np.asarray(field, np.float64) for field in curve])))
     return first

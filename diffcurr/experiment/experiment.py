@@ -50,7 +50,7 @@ from diffcurr.training.state import TrainState, split_network
 from diffcurr.training.step import StepConfig
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Experiment:
     """The parts that a config names. Made by `from_config`; holds no array of parameters.
 

@@ -43,11 +43,17 @@ class Run(NamedTuple):
         if not path.exists():
             return None
         found = json.loads(path.read_text())
-        changed = config_lib.differences(found["config"], self.config, FREE)
-        if changed or found["evaluation"]["step"] != self.config.steps:
+        changed = [*config_lib.differences(found["config"], self.config, FREE)]
+        if found["evaluation"]["step"] != self.config.steps:
+            changed.append("steps")
+        compare = self.config.compare
+        if found.get("measure", compare.measure) != compare.measure:  # older results do not say it
+            changed.append("compare.measure")
+        if set(found.get("grids", {})) != set(compare.grids):
+            changed.append("compare.grids")
+        if changed:
             raise UserError(
-                f"{path}: was made with another config ({', '.join(changed) or 'steps'}): remove it, or choose another "
-                f"--workdir"
+                f"{path}: was made with another config ({', '.join(changed)}): remove it, or choose another --workdir"
             )
         return found
 
@@ -66,6 +72,7 @@ class Run(NamedTuple):
             "seed": self.seed,
             "evaluation": evaluation,
             "grids": grids,
+            "measure": measure,
             "steps": [row["step"] for row in evaluations],
             "distance": [row[measure] for row in evaluations],
             "floor": evaluations[-1][f"{measure}_floor"],
@@ -167,14 +174,25 @@ def plan_runs(config: ConfigDict, workdir: epath.Path) -> list[Run]:
             f"evaluate_every = {config.evaluate_every}: a comparison needs the distance over the steps, the last of "
             f"steps = {config.steps} among them"
         )
+    if not config.log_every:
+        raise UserError("log_every = 0: a comparison needs the log of each run; give the steps between two rows")
+    if config.evaluation.reference:
+        raise UserError(
+            f"evaluation.reference = {config.evaluation.reference!r}: a comparison needs the data set's own pictures, "
+            f"of which copies and fresh ones are measured too; leave it empty"
+        )
     runs = []
     for seed in range(config.seed, config.seed + settings.seeds):
         for arm, changes in settings.arms.items():
+            if not isinstance(changes, ConfigDict):
+                raise UserError(f"compare.arms.{arm} = {changes!r}: must be a section")
             try:
                 changed = config_lib.changed(config, {"seed": seed} | changes.to_dict())
             except (TypeError, UserError) as error:
                 raise UserError(f"compare.arms.{arm}: {error}") from error
-            same = {"seed": seed} | {key: config[key] for key in ("steps", "batch_size", "evaluate_every")}
+            same = {"seed": seed} | {
+                key: config[key] for key in ("steps", "batch_size", "evaluate_every", "evaluation")
+            }
             for key, value in same.items():
                 if changed[key] != value:
                     raise UserError(f"compare.arms.{arm}: {key} is the same for all arms")
@@ -185,6 +203,11 @@ def plan_runs(config: ConfigDict, workdir: epath.Path) -> list[Run]:
                     experiment.find_features()
                 except UserError as error:
                     raise UserError(f"compare.arms.{arm}: {error}") from error
+                for grid, change in settings.grids.to_dict().items():
+                    try:
+                        experiment_lib.from_config(config_lib.changed(changed, {"sampling": change}))
+                    except (AttributeError, TypeError, UserError) as error:
+                        raise UserError(f"compare.grids.{grid}, compare.arms.{arm}: {error}") from error
             runs.append(Run(arm, seed, changed, workdir / arm / f"{seed:02d}"))
     return runs
 

@@ -154,6 +154,11 @@ def _refuse_what_cannot_be_stored(experiment: Experiment, folder: epath.Path) ->
         raise UserError(
             f"--job=encode: dataset.augment = {dataset.augment}: stored latents cannot be augmented; set it to 0"
         )
+    if getattr(dataset, "resize", "") == "random_crop":
+        raise UserError(
+            "--job=encode: dataset.resize = 'random_crop': takes another crop at each pass, and one is stored; choose "
+            "another"
+        )
     if "://" in str(folder):
         raise UserError(
             f"--out={folder}: shards are written to a disk: give a folder there, and copy it when it is whole"
@@ -161,7 +166,7 @@ def _refuse_what_cannot_be_stored(experiment: Experiment, folder: epath.Path) ->
 
 
 def _latents(experiment: Experiment, source: Source, folder: epath.Path) -> Written:
-    """Nothing is encoded here."""
+    """The latents that are to be written; none is computed here."""
     config, dataset, codec = experiment.config, experiment.dataset, experiment.codec
     # These do not decide what an image looks like; the captions are known by their hash.
     other = ("data_dir", "threads", "on_bad_file", "flip", "captions", "annotations")
@@ -206,7 +211,7 @@ def _read(
     source: Source, contents: Contents, indices: Sequence[int], threads: int, ahead: int
 ) -> Iterator[dict[str, Any]]:
     """The examples of some shards, in order, read ahead on threads."""
-    numbers = [np.arange(contents.examples)[contents.numbers(index)[0] :][: contents.shard] for index in indices]
+    numbers = [np.array(contents.numbers(index)) for index in indices]
     part = Part(source, np.concatenate([np.zeros(0, int), *numbers]))
     examples = grain.MapDataset.source(part).to_iter_dataset(pipeline.read_options(threads, ahead))
     return iter(examples) if numbers else iter(())

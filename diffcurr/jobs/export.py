@@ -44,7 +44,7 @@ def run(
         folder = experiment.task.diffusers(experiment) if format == "diffusers" else PUBLIC
         layout = layout_of(nnx.merge(graph, shapes), format=format)
     found = restored(experiment, workdir)
-    params = sharding.on_host(found.state.params if raw else found.state.ema, experiment.mesh)
+    params = sharding.on_host(found.state.params if raw else found.state.ema)
     if not distributed.is_primary():
         return 0
     step, kind = int(found.state.step), "raw" if raw else "averaged"

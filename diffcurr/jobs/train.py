@@ -8,6 +8,7 @@ from typing import Any
 
 import grain
 import jax
+import numpy as np
 from clu import parameter_overview
 from etils import epath
 from ml_collections import ConfigDict
@@ -120,7 +121,9 @@ def _train(
     evaluate = task.evaluator(experiment, config.evaluation.training_samples) if config.evaluate_every else None
     # The clusters stay those of the checkpoint, unless what they follow from was allowed to change since.
     cut_again = restored and any(key.startswith(CUT_BY) for key in config_lib.differences(restored.config, config))
-    experiment = experiment.with_clusters(workdir, Line(), saved=None if cut_again else saved.get("edges"))
+    experiment = experiment.with_clusters(
+        workdir, Line(silent=not primary), saved=None if cut_again else saved.get("edges")
+    )
     compiled = experiment.compiled
     state = restored.state if restored else experiment.init_state()
     step = int(state.step)
@@ -140,7 +143,7 @@ def _train(
     ################################################################ the loop
     sinks = [WandbRun(workdir, wandb, config_lib.to_json(config))] if primary and wandb is not None else []
     writer = MetricWriter(workdir, step, folder.check, sinks) if primary else Discard()
-    snapshots = Snapshots(workdir, config.ema.widths, config.ema.snapshots, experiment.mesh)
+    snapshots = Snapshots(workdir, config.ema.widths, config.ema.snapshots)
     if config.ema.widths and primary:
         snapshots.drop_after(step)
     save_grid = functools.partial(reporting.grids.save_grid, alpha=experiment.has_alpha)
@@ -211,14 +214,15 @@ def _train(
     def wait() -> None:
         jax.block_until_ready(loop.state)
 
+    stored, missing = distributed.from_primary(snapshots.has(step)), _missing(config, workdir, step)
     progress.say("compiling the train step ...")
     began, first_step, stop, unreadable = loop.clock.now(), step, False, None
     try:
         with jax.transfer_guard("disallow"), Watch("train_step") as watch:
             if step:  # what a run that was killed after its save had still to do
-                if not snapshots.has(step):
+                if not stored:
                     store()
-                look(*_missing(config, workdir, step))
+                look(*missing)
             while loop.number < config.steps and not stop:
                 try:
                     with tracing.step(step + 1, workdir / FOLDER, wait, loop.clock):
@@ -249,9 +253,10 @@ def _train(
                     ) from unreadable
                 look(*_due_at(config, step))
     finally:
-        tracing.close()
-        writer.submit(task.save_figures, experiment, workdir)
-        writer.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(writer.close)  # whatever the lines before it raise
+            tracing.close()
+            writer.submit(task.save_figures, experiment, workdir)
     if step < config.steps:
         number = termination.requested or signal.SIGTERM  # of another process
         progress.say(f"stopped by {signal.Signals(number).name} after saving step {step}; the same command continues")
@@ -267,10 +272,13 @@ def _due_at(config: ConfigDict, step: int) -> tuple[bool, bool]:
 
 
 def _missing(config: ConfigDict, workdir: epath.Path, step: int) -> tuple[bool, bool]:
-    """Which of the two was due after a step and is not there."""
+    """Which of the two was due after a step and is not there, as process 0 sees it."""
     sample, evaluate = _due_at(config, step)
-    measured = any(row["step"] == step for row in read_rows(workdir, EVALUATIONS)) if evaluate else True
-    return sample and not _grid(workdir, step).exists(), not measured
+    if distributed.is_primary():
+        sample = sample and not _grid(workdir, step).exists()
+        evaluate = evaluate and all(row["step"] != step for row in read_rows(workdir, EVALUATIONS))
+    sample, evaluate = distributed.from_primary(np.array([sample, evaluate], np.float64))
+    return bool(sample), bool(evaluate)
 
 
 def _grid(workdir: epath.Path, step: int) -> epath.Path:

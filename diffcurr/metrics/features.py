@@ -29,6 +29,13 @@ SHIPPED = epath.Path(__file__).parents[1] / "pretrained" / "weights"
 
 POOL = {"pool": slice(None)}
 POOL_OF_CLASSIFIER = {"pool": slice(0, classifier.WIDTH)}
+WHOSE = {
+    "pool": "every network",
+    "probabilities": "a classifier of --job=features or the Inception network",
+    "spatial": "the Inception network (docs/inception.md)",
+    "clip": "a folder of CLIP's weights",
+}
+"""Kind of features -> the networks that have it."""
 DATA = "data"  # the pipeline that rounds samples to the grid of the data's own pixels
 
 
@@ -283,18 +290,20 @@ def load(path: epath.PathLike, kinds: Collection[str] = ("pool",), pipeline: str
             f"of the data set; docs/inception.md says how to bring the Inception network. Name the file as "
             f"evaluation.features"
         )
-    if path.is_dir():
-        return _of_clip(path, kinds, pipeline)
+    found = _of_clip(path) if path.is_dir() else _of_file(path, kinds, pipeline)
+    if pipeline != found.pipeline:
+        raise UserError(f"{path}: evaluation.pipeline = {pipeline!r}: needs {WHOSE['spatial']}, which this is not")
+    for kind in set(kinds) - set(found.kinds):
+        raise UserError(f"{path}: features of the kind {kind}: needs {WHOSE[kind]}, which this is not")
+    return found
+
+
+def _of_file(path: epath.Path, kinds: Collection[str], pipeline: str) -> Features:
     arrays, facts = arrays_lib.read(path, MOST_BYTES)
     digest = arrays_lib.digest(arrays)[:8]
     with concerning(str(path)):
         if inception.is_inception(arrays):
             return _of_inception(inception.from_public(arrays), facts, digest, kinds, pipeline)
-        others = set(kinds) - {"pool"} - (set() if dinov2.is_dinov2(arrays) else {"probabilities"})
-        if pipeline != DATA or others:
-            named = f"features of the kind {', '.join(sorted(others))}"
-            what = f"evaluation.pipeline = {pipeline!r}" if pipeline != DATA else named
-            raise ValueError(f"{what}: is for the Inception network (docs/inception.md), which this is not")
         if dinov2.is_dinov2(arrays):
             return _of_dinov2(arrays, facts, digest)
         if "shape" not in facts:
@@ -344,10 +353,7 @@ def _of_dinov2(arrays: dict[str, np.ndarray], facts: dict[str, str], digest: str
     return Features(f"DINOv2 {digest}", width, None, facts, forward, INCEPTION_BATCH)
 
 
-def _of_clip(folder: epath.Path, kinds: Collection[str], pipeline: str) -> Features:
-    others = set(kinds) - {"pool", "clip"}
-    if pipeline != DATA or others:
-        raise UserError(f"{folder}: CLIP has no features {', '.join(sorted(others)) or 'as evaluation.pipeline says'}")
+def _of_clip(folder: epath.Path) -> Features:
     network = clip_vision.load(str(folder))
     if network.projection is None:
         raise UserError(f"{folder}: this CLIP has no projection, so its features cannot stand beside a text's")

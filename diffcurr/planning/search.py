@@ -65,9 +65,9 @@ class Search:
         """The first of a few gentler settings that fits, as flags of the command line; empty if none does.
 
         They are, in this order: parameters sharded over all chips, activations recomputed, both, and both with a half,
-        a quarter and an eighth of the batch. Those that do not work on this number of chips are passed over.
+        a quarter and an eighth of the batch. Those that do not work on this number of chips are said, and passed over.
         """
-        sharded: dict[str, Any] = {"mesh.data": 1, "mesh.fsdp": self.chips}
+        sharded: dict[str, Any] = {"mesh.data": 1, "mesh.fsdp": self.chips // max(1, self.config.mesh.tensor)}
         section, key = self.remat_key.split(".")
         recomputed: dict[str, Any] = {self.remat_key: "full"} if key in self.config[section] else {}
         trials = [sharded, recomputed, sharded | recomputed]
@@ -76,8 +76,9 @@ class Search:
             flags = " ".join(f"--config.{key}={value}" for key, value in changes.items())
             try:
                 trial = self._try(flags, changes)
-            except UserError:
-                continue  # not a setting of this number of chips
+            except UserError as error:  # not a setting of this number of chips
+                self.say(f"{flags}: {error}")
+                continue
             if trial.fits(self.memory):
                 return flags
         return ""

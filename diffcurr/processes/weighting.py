@@ -181,6 +181,8 @@ class Speed(Weighting):
     def check(self, process: Process) -> None:
         if not 0 < self.tau < process.num_levels:
             raise ValueError(f"weighting.tau = {self.tau}: a level between 0 and {process.num_levels}")
+        if self.over == "below" and self.tau == 1:
+            raise ValueError("weighting.tau = 1: the one slope below it cannot be scaled; give more, or over = 'all'")
 
     def table(self, process: Process) -> Float[np.ndarray, " level"]:
         """The weight at each of the process's levels."""

@@ -98,6 +98,11 @@ def describe_convergence(convergence: Convergence, edges: Float[np.ndarray, " ed
     seeds, intervals = steps.shape
     if seeds < 2 or intervals < 2:
         verdict = f"With {seeds} seed(s) and {intervals} u-interval(s) there is no verdict: it needs two of each."
+    elif np.isnan(steps).any():
+        verdict = (
+            f"{np.isnan(steps).sum()} of {steps.size} networks ended with no smaller loss than they began with, so "
+            f"there is no verdict: give more steps (analysis.convergence.steps)."
+        )
     else:
         ratio = np.log(steps[:, 0] / steps[:, -1])
         mean, low, high = (float(np.exp(v)) for v in mean_interval(ratio))
@@ -122,8 +127,8 @@ def describe_convergence(convergence: Convergence, edges: Float[np.ndarray, " ed
         "|---|---|---|---|",
     ]
     for k in range(intervals):
-        needed = f"{np.mean(steps[:, k]):.0f}"
-        if seeds > 1:
+        needed = f"{np.mean(steps[:, k]):.0f}" if np.isfinite(steps[:, k]).all() else "no improvement"
+        if seeds > 1 and np.isfinite(steps[:, k]).all():
             interval = mean_interval(steps[:, k])
             needed += f" ({interval.low:.0f} to {interval.high:.0f})"
         first, last = np.mean(convergence.loss[:, k, 0]), np.mean(convergence.loss[:, k, -1])

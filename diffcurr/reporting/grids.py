@@ -24,8 +24,8 @@ def save_grid(
 
     Args:
       path: file to write, in a folder that is there.
-      images: pixels in [-1, 1], with 1 or 3 channels. With another number of channels they are taken as latents, whose
-        first three channels are shown as red, green and blue, from -3 to 3.
+      images: pixels in [-1, 1], with 1 or 3 channels. With another number of channels they are taken as latents, from
+        -3 to 3: the first three channels are shown as red, green and blue; of two, the first in grey.
       columns: number of images in each row; by default (0), the rounded-up square root of the number of images.
       alpha: whether a fourth channel says how much is seen of the others; the images are laid over white.
       captions: a few words to stand under each image, which are cut where they do not fit; none if empty.
@@ -35,7 +35,8 @@ def save_grid(
         images = images[..., :3] * seen + (1.0 - seen)
     number, height, width, channels = images.shape
     if channels not in (1, 3):
-        images, channels = images[..., :3] / 3.0, 3
+        channels = 3 if channels > 3 else 1
+        images = images[..., :channels] / 3.0
     columns = columns or int(np.ceil(np.sqrt(number)))
     rows = -(-number // columns)
     pixels = np.round((np.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)

@@ -16,6 +16,7 @@ from diffcurr.data.base import on_grid
 from diffcurr.data.datasets import Dataset
 from diffcurr.data.encoded import identity_of
 from diffcurr.data.sources import Source, identity
+from diffcurr.training import distributed
 
 BATCH = 256  # examples that are read and decoded at a time
 
@@ -39,7 +40,7 @@ class RealPictures:
 
     @functools.cached_property
     def _source(self) -> Source:
-        return self.dataset.opened_held_out() if self.held_out else self.dataset.opened()
+        return distributed.primary_first(self.dataset.opened_held_out if self.held_out else self.dataset.opened)
 
     @property
     def are_decoded(self) -> bool:
@@ -54,23 +55,28 @@ class RealPictures:
 
     @property
     def devices(self) -> Sequence[jax.Device]:
-        """Those of this process."""
+        """The devices of this process."""
         return self.decoder.devices
+
+    @property
+    def number(self) -> int:
+        """How many pictures there are, over all processes."""
+        return len(self._source)
 
     @property
     def numbers_here(self) -> Int[np.ndarray, " here"]:
         """Which of all pictures this process reads."""
-        return np.arange(len(self._source))[self.process_index :: self.process_count]
+        return np.arange(self.number)[self.process_index :: self.process_count]
 
     def read(self) -> Iterator[Float[np.ndarray, "b height width channel"]]:
-        """Those of this process, in [-1, 1], in an order that never changes."""
+        """This process's share of the pictures, in [-1, 1], in an order that never changes."""
         for x in self.stored():
             yield self.quantised(self.decoder.decoded(x, BATCH)) if self.dataset.is_latent else x
 
     def stored(self) -> Iterator[Float[np.ndarray, "b ..."]]:
         """What they are made from: latents, or the pictures themselves."""
         share = {"process_index": self.process_index, "process_count": self.process_count, "batch_size": BATCH}
-        for batch in pipeline.stream(self._source, self.dataset, lambda _: {}, len(self._source), seed=0, **share):
+        for batch in pipeline.stream(self._source, self.dataset, lambda _: {}, self.number, seed=0, **share):
             yield batch.x
 
     @property

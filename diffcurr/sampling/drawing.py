@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -68,10 +68,14 @@ class Sampling(ranges.Checked):
         self.check_guidance(conditioning)
         if not 0 <= self.guidance_channels <= channels:
             raise ValueError(f"guidance_channels = {self.guidance_channels}: there are {channels} channels")
-        for name in ("temperature", "top_k", "top_p"):
-            value = getattr(self, name)
-            if value != getattr(type(self), name):
-                raise ValueError(f"{name} = {value}: is for tokens; give {getattr(type(self), name)}")
+        self.require_defaults(("temperature", "top_k", "top_p"), "tokens")
+
+    def require_defaults(self, names: Sequence[str], what: str) -> None:
+        """Raises ValueError if settings that are for something else are not their defaults."""
+        for name in names:
+            value, default = getattr(self, name), getattr(type(self), name)
+            if value != default:
+                raise ValueError(f"{name} = {value}: is for {what}; give {default}")
 
     def check_guidance(self, conditioning: Conditioning) -> None:
         """Raises ValueError if samples are to be guided, and the network does not learn what it needs for that."""

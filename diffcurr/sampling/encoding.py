@@ -93,10 +93,7 @@ class Encoder:
           UserError: if it is not of the shape that the data set says.
         """
         if np.shape(image) != tuple(self.contents.image_shape):
-            raise UserError(
-                f"an image has shape {np.shape(image)}, not {tuple(self.contents.image_shape)}: one crop of each is "
-                f"encoded, so dataset.resize must not be 'random_crop'"
-            )
+            raise UserError(f"an image has shape {np.shape(image)}, not {tuple(self.contents.image_shape)}")
         return image
 
     def _stored(self, batch: list[dict[str, Any]], encoded: list[list[jax.Array]]) -> Iterator[Stored]:

@@ -4,6 +4,7 @@ import abc
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import jax
 import numpy as np
 from etils import epath
 from flax import nnx
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from diffcurr import atomic_file
 from diffcurr.codecs import CODECS, Codec
 from diffcurr.curriculum.rules import Patience
+from diffcurr.errors import UserError
 from diffcurr.metrics import evaluation
 from diffcurr.metrics.evaluation import Measured
 from diffcurr.sampling.evaluator import features_of
@@ -92,8 +94,15 @@ class CodecTask(Task):
         return {}
 
     def evaluator(self, experiment: Experiment, number: int) -> Evaluator:
-        """Reconstructions of the first pictures beside all pictures, and their error."""
+        """Reconstructions of the first pictures beside all pictures, and their error.
+
+        Args:
+          number: of pictures that are reconstructed; all of them where there are fewer.
+        """
         pictures, features = experiment.pictures, experiment.find_features()
+        number = min(number, pictures.number)
+        if number < jax.process_count():
+            raise UserError(f"{number} pictures to be reconstructed: give one at least for each of the processes")
         real = features_of(pictures, features)
         measure = None
         if distributed.is_primary():
@@ -133,4 +142,4 @@ class CodecTask(Task):
 
     def _averaged(self, experiment: Experiment, state: TrainState) -> Any:
         """The codec's averaged weights, on the host."""
-        return sharding.on_host(self.codec_params(state.ema), experiment.mesh)
+        return sharding.on_host(self.codec_params(state.ema))

@@ -95,6 +95,7 @@ class Tokens(Sampled):
 
     def check_sampling(self, experiment: Experiment, settings: Sampling) -> None:
         settings.check_guidance(experiment.conditioning)
+        settings.require_defaults(("guidance_interval", "guidance_channels", "spacing", "last_step"), "denoising")
         if settings.top_k > experiment.codec.num_codes:
             raise ValueError(f"top_k = {settings.top_k}: there are {experiment.codec.num_codes} codes")
 

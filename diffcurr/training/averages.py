@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -29,13 +28,9 @@ LARGEST_ERROR = 0.1  # of a reconstructed profile, over its length
 class Snapshots:
     """Stores the averages of a run."""
 
-    def __init__(self, workdir: epath.Path, widths: Sequence[float], dtype: str, mesh: Mesh):
+    def __init__(self, workdir: epath.Path, widths: Sequence[float], dtype: str):
         self._folder, self._widths = workdir / FOLDER, tuple(widths)
-
-        def whole(averages: Any) -> Any:
-            return jax.tree.map(lambda x: x.astype(dtype), averages)
-
-        self._whole = jax.jit(whole, out_shardings=sharding.replicated(mesh))
+        self._stored = jax.jit(lambda averages: jax.tree.map(lambda x: x.astype(dtype), averages))
 
     def drop_after(self, step: int) -> None:
         """Removes what a run stored that then went back to an earlier checkpoint. Process 0's."""
@@ -52,7 +47,8 @@ class Snapshots:
         Args:
           submit: calls a function with arguments in the background.
         """
-        on_host = jax.device_get(self._whole(state.averages))
+        with jax.transfer_guard("allow"):
+            on_host = sharding.on_host(self._stored(state.averages))
         if distributed.is_primary():
             submit(self._write, on_host, step)
 

@@ -9,7 +9,8 @@ import functools
 import json
 import sys
 import zlib
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -18,9 +19,12 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from diffcurr.errors import UserError, first_line
 from diffcurr.layout import path_name
+from diffcurr.training import distributed
 from diffcurr.training.fingerprint import fingerprint, prints
 from diffcurr.training.state import TrainState
 
+T = TypeVar("T")
+OTHER_REST = "its data position, config or progress differs from the one it was saved with"
 FORMER_FIELDS = {"curriculum": "pacing"}
 """Field of the state -> what version 0.1.0 called it in its checkpoints."""
 
@@ -107,7 +111,7 @@ class Checkpoints:
             raise FloatingPointError(f"a parameter is not finite after step {step}")
         progress = progress or {}
         integrity = {"state": numbers.tolist(), "rest": _checksum(data, config, progress)}
-        self._manager.save(
+        saved = self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(_parts(state)),
@@ -118,6 +122,11 @@ class Checkpoints:
             ),
             metrics=None if loss is None else {"loss": loss},
         )
+        if not saved:
+            raise UserError(
+                f"the checkpoint of step {step} was not saved in {self._directory}, which has those of "
+                f"{self._manager.all_steps()}: another run writes there; choose another --workdir"
+            )
         if not self.proven:
             self._manager.wait_until_finished()
             self._read_back(step, state, numbers.tolist())
@@ -167,40 +176,46 @@ class Checkpoints:
             return None
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                found = self._read(step, abstract_state)
-            except Exception as error:  # whatever a damaged file makes Orbax raise: reported, and passed over
-                damaged[step] = first_line(error, 300)
-                print(f"WARNING: checkpoint {step} is damaged ({damaged[step]})", file=sys.stderr, flush=True)
+            found, problem = _tried(functools.partial(self._read, step, abstract_state))
+            if found and not problem:
+                _, problem = _tried(functools.partial(_check, *found))
+            if found is None or problem:
+                damaged[step] = problem
+                print(f"WARNING: checkpoint {step} is damaged ({problem})", file=sys.stderr, flush=True)
                 continue
             if damaged:
                 print(f"WARNING: falling back to checkpoint {step}", file=sys.stderr, flush=True)
                 self._set_aside(list(damaged))
             self.proven = True
-            return found
+            return found[0]
         if damaged:
             raise UserError(
-                f"no checkpoint in {self._directory} can be read: {damaged}. Move the workdir away to start afresh."
+                f"no checkpoint in {self._directory} can be read: {damaged}. Move the workdir away to start again."
             )
         return None
 
     def progress(self) -> dict[str, Any]:
         """`Restored.progress` of the newest checkpoint that has one, without its state; {} if there is none."""
         steps = self._manager.all_steps() if self._directory.exists() else []
+        parts = ("data", "config", "progress")
         for step in sorted(steps, reverse=True):
-            parts = ("data", "config", "progress")
+            if not (self._directory / str(step) / "progress").exists():  # of an older version
+                continue
             try:
                 items = self._manager.restore(
                     step, args=ocp.args.Composite(**{name: ocp.args.JsonRestore() for name in (*parts, "integrity")})
                 )
-                if _checksum(*(items[name] for name in parts)) == items.integrity["rest"]:
-                    found: dict[str, Any] = items.progress
-                    return found
-            except Exception:  # of an older version, or damaged: the one before may be whole
+                if _checksum(*(items[name] for name in parts)) != items.integrity["rest"]:
+                    raise ValueError(OTHER_REST)
+            except Exception as error:  # whatever a damaged file makes Orbax raise: the one before may be whole
+                print(f"WARNING: checkpoint {step} is damaged ({first_line(error, 300)})", file=sys.stderr, flush=True)
                 continue
+            found: dict[str, Any] = items.progress
+            return found
         return {}
 
-    def _read(self, step: int, abstract_state: TrainState) -> Restored:
+    def _read(self, step: int, abstract_state: TrainState) -> tuple[Restored, dict[str, Any]]:
+        """(a checkpoint, its integrity), as each process reads its part of it."""
         config = self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore())).config
         former = FORMER_FIELDS if "class_conditional" in config else {}  # a key of version 0.1.0
         saved = {former.get(name, name): part for name, part in _parts(abstract_state).items()}
@@ -215,14 +230,9 @@ class Checkpoints:
         )
         rest = [items[name] for name in ("data", "config", "progress") if name in plain]
         state = TrainState(**{name: items.state[former.get(name, name)] for name in _parts(abstract_state)})
-        numbers, _ = fingerprint(state)
-        if numbers.tolist() != items.integrity["state"]:
-            names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
-            changed = [n for n, a, b in zip(names, numbers, items.integrity["state"], strict=True) if a != b]
-            raise ValueError(f"its fingerprint differs from the one it was saved with in {', '.join(changed)}")
         if _checksum(*rest) != items.integrity["rest"]:
-            raise ValueError("its data position, config or progress differs from the one it was saved with")
-        return Restored(state, items.data, items.config, items.progress if "progress" in plain else {})
+            raise ValueError(OTHER_REST)
+        return Restored(state, items.data, items.config, items.progress if "progress" in plain else {}), items.integrity
 
     def _set_aside(self, steps: list[int]) -> None:
         if self._read_only:
@@ -250,6 +260,30 @@ class Checkpoints:
         if "_manager" in vars(self):
             self._manager.wait_until_finished()
             self._manager.close()
+
+
+def _tried(function: Callable[[], T]) -> tuple[T | None, str]:
+    """(what it returns, why it failed), "" where it did not; it fails in every process where it does in one.
+
+    Each process reads its part of a checkpoint; all must agree on the one to go on from.
+    """
+    result, problem = None, ""
+    try:
+        result = function()
+    except Exception as error:  # whatever a damaged file makes Orbax raise: it is reported, and passed over
+        problem = first_line(error, 300)
+    if distributed.total(float(bool(problem))) and not problem:
+        problem = "another process could not read its part"
+    return result, problem
+
+
+def _check(found: Restored, integrity: Mapping[str, Any]) -> None:
+    """Raises ValueError if a state has other bits than it was saved with; all processes compute them together."""
+    numbers, _ = fingerprint(found.state)
+    if numbers.tolist() != integrity["state"]:
+        names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(found.state)]
+        changed = [n for n, a, b in zip(names, numbers, integrity["state"], strict=True) if a != b]
+        raise ValueError(f"its fingerprint differs from the one it was saved with in {', '.join(changed)}")
 
 
 def _parts(state: TrainState) -> dict[str, Any]:

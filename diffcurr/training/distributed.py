@@ -6,6 +6,7 @@ import importlib.util
 import os
 import socket
 import time
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -33,8 +34,8 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     To be called before anything asks JAX for its devices.
 
     Args:
-      coordinator: host:port of the process 0, the same for all; or "auto", on a cluster that JAX knows without a word
-        from the environment, such as the workers of a Cloud TPU.
+      coordinator: host:port of process 0, the same for all; or "auto", on a cluster that JAX finds where no variable of
+        the environment is set, such as the workers of a Cloud TPU.
       timeout: seconds to wait for all processes to be there.
 
     Raises:
@@ -97,12 +98,25 @@ def require_one_process(what: str) -> None:
 
 
 def primary_first(function: Callable[[], T]) -> T:
-    """function() on the first process, then on the others, for whom what it prepared is there already."""
+    """function() on process 0, then on the others, for whom what it prepared is there already.
+
+    Raises:
+      UserError: on the others, if it failed on process 0, which raises its own error.
+    """
+    if jax.process_count() == 1:
+        return function()
+    result, problem = None, None
     if is_primary():
-        result = function()
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("diffcurr:primary_first")
-    return result if is_primary() else function()
+        try:
+            result = function()
+        except Exception as error:  # raised below, once the others know
+            problem = error
+    failed = from_primary(float(problem is not None))
+    if problem is not None:
+        raise problem
+    if failed:
+        raise UserError("process 0 could not go on: its message says why")
+    return typing.cast(T, result) if is_primary() else function()
 
 
 def total(values: Any) -> Any:
@@ -113,6 +127,14 @@ def total(values: Any) -> Any:
     bits = np.atleast_1d(np.asarray(values, np.float64)).view(np.uint32)
     gathered = np.ascontiguousarray(multihost_utils.process_allgather(bits)).view(np.float64)
     return np.sum(gathered, axis=0).reshape(np.shape(values))
+
+
+def from_primary(values: Any) -> Any:
+    """Float64 values, or a number, as process 0 has them, in every process; what the others give is not looked at.
+
+    What is decided by files is decided so: processes may see a shared folder as it was at different moments.
+    """
+    return total(values if is_primary() else np.zeros(np.shape(values)))
 
 
 def gather(

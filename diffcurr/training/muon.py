@@ -36,6 +36,8 @@ RULES: tuple[tuple[str, Fused | None], ...] = (
     (r"(map_label|map_augment|_conv/conv|_aux_\w+/conv)/kernel$", None),  # the U-Net
     (r"(conv_in|conv_out)/kernel$", None),  # the autoencoder
     (r"(^|/)head/kernel$", None),  # the token transformer
+    (r"(from_picture|score)/kernel$", None),  # the discriminator
+    (r"alignment_head/fc3/kernel$", None),
     (r"qkv/conv/kernel$", Fused(3, alternating=True)),  # the U-Net's attention
     (r"qkv/kernel$", Fused(3)),
     (r"key_value/kernel$", Fused(2)),

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import pathlib
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # which only writing can raise
 STORAGE = (
     errno.ENOSPC,
     errno.EFBIG,
@@ -24,9 +26,10 @@ def storage_error(error: BaseException, folder: str) -> str:
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in STORAGE:
-            if seen.filename is None:
-                return os.strerror(seen.errno)
-            if os.path.abspath(seen.filename).startswith(os.path.abspath(folder)):
+            if seen.filename is None:  # not known: what reading can raise, too, may be of a file of the data
+                if seen.errno in FULL:
+                    return os.strerror(seen.errno)
+            elif pathlib.Path(os.path.abspath(seen.filename)).is_relative_to(os.path.abspath(folder)):
                 return f"{os.path.basename(seen.filename)}: {os.strerror(seen.errno)}"
         elif os.path.abspath(folder) in str(seen):  # TensorStore's own words hold the path and the system's
             for number in STORAGE:

@@ -227,6 +227,12 @@ def test_a_rule_in_the_paper_s_stages() -> None:
         (lambda: Progress(floor=-0.1), "floor = -0.1: must be"),
         (lambda: Staged(rule=Patience(), stages=Patience()), "the rule Patience has stages itself"),
         (
+            lambda: Staged(
+                rule=Hold(clusters=4, density=Table(at=(1, 0, 1, 1))), stages=Patience(clusters=4, accumulate=False)
+            ).on(LEVELS),
+            "accumulate = False trains each cluster alone, and the rule gives no weight to clusters 2",
+        ),
+        (
             lambda: Staged(rule=Hold(clusters=4, density=Table(at=(1, 1, 1, 0))), stages=Patience(clusters=4)).on(
                 LEVELS
             ),

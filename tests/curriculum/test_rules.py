@@ -148,6 +148,7 @@ def test_the_step_can_be_compiled_for_a_rule() -> None:
         (Fixed, {"order": "backwards"}),
         (Fixed, {"steps_per_stage": 0}),
         (Fixed, {"clusters": 4, "steps_per_stage": (5, 5)}),
+        (Fixed, {"order": "none", "steps_per_stage": ()}),
     ],
 )
 def test_rejects(kind: type[Patience] | type[Fixed], settings: dict) -> None:

@@ -50,6 +50,7 @@ def test_a_share_is_kept_from_training(share: float, number: int) -> None:
     assert len(unseen) == number and sorted(kept + unseen) == list(range(50))
     assert number != 10 or unseen == UNSEEN
     assert dataset.holds_out
+    assert dataset.opened_held_out().name_of(0) == f"example {unseen[0]}"
     again = Numbered(held_out=share, threads=0)
     assert (labels(again.opened()), labels(again.opened_held_out())) == (kept, unseen)
 
@@ -96,7 +97,7 @@ def test_a_split_is_held_out_where_there_is_one() -> None:
 
 
 def test_a_folder_of_pictures_held_out_has_the_classes_of_the_others(tmp_path: pathlib.Path) -> None:
-    """Counted anew, the classes of the folder test would be others where it lacks some."""
+    """Counted again, the classes of the folder test would be others where it lacks some."""
 
     def files(split: str, classes: str) -> dict[str, bytes]:
         return {f"{split}/{name}/0.png": png(np.full((4, 4, 3), ord(name), np.uint8)) for name in classes}

@@ -82,7 +82,7 @@ def test_threads_by_cores_and_batches_by_bytes(monkeypatch: pytest.MonkeyPatch) 
     assert [pipeline.ahead(size) for size in (0, 2**20, 2**27, 2**29, 2**40)] == [16, 16, 8, 2, 2]
     options, real = [], pipeline.grain.ReadOptions
     monkeypatch.setattr(pipeline.grain, "ReadOptions", lambda **given: options.append(given) or real(**given))
-    monkeypatch.setattr(pipeline.os, "sched_getaffinity", lambda _: set(range(96)))
+    monkeypatch.setattr(pipeline.joblib, "cpu_count", lambda: 96)
     for threads, prefetch in ((-1, 16), (-1, 3), (20, 16)):
         pipeline.make_iterator(make(), threads=threads, prefetch=prefetch)
     assert [tuple(one.values()) for one in options] == [(16, 16), (3, 3), (20, 20)]

@@ -63,6 +63,12 @@ def test_steps_to_a_share_of_the_improvement() -> None:
         np.testing.assert_allclose(found[0], -times * np.log(1 - share), rtol=0.05)
 
 
+def test_a_loss_that_rises_has_no_improvement() -> None:
+    steps, falls = np.arange(0, 101, 10), np.linspace(1.0, 0.5, 11)
+    found = convergence.steps_to_share(Convergence(steps, np.stack([falls, falls[::-1], falls * 0 + 1])[None]), 0.5)
+    np.testing.assert_array_equal(np.isnan(found), [[False, True, True]])
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

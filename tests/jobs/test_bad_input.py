@@ -242,6 +242,9 @@ def test_the_command_line(start: Callable, tmp_path: pathlib.Path) -> None:
             tmp_path / "n", "--config=configs/imagenet256_dit_b_2.py", tiny=False
         ),
         "patience = 0": start(tmp_path / "e", "--config.curriculum.patience=0"),
+        "conditioning.name = 'text': dataset digits has no captions": start(
+            tmp_path / "g", "--config.conditioning.encoder=minilm", "--config.conditioning=text"
+        ),
         "'surprise' is not a flag": start(tmp_path / "f", "surprise"),
     }
     for words, process in commands.items():

@@ -82,6 +82,10 @@ def test_killed_and_shared_among_machines(
     assert "| easy |" in (tmp_path / "report.md").read_text()
     with pytest.raises(UserError, match=r"easy/00/result.json: was made with another config \(curriculum.patience\)"):
         compare.run(config({"vanilla": ARMS["vanilla"], "easy": {"curriculum": {"patience": 2}}}), tmp_path)
+    with pytest.raises(
+        UserError, match=r"result.json: was made with another config \(compare.measure, compare.grids\)"
+    ):
+        compare.run(config(compare__measure="frechet_distance", compare__grids__odd__steps=3), tmp_path)
     path = tmp_path / "easy" / "00" / "result.json"
     path.write_text(path.read_text().replace("digits classifier", "another classifier"))
     with pytest.raises(UserError, match=r"evaluated by different features \(another classifier .*, digits classifier"):
@@ -116,6 +120,11 @@ def results(workdir: pathlib.Path) -> dict[str, Any]:
             {"arms": ARMS | {"a": {"curriculum": 3}}},
             "compare.arms.a: config key 'curriculum' = 3: choose one of patience",
         ),
+        ({"log_every": 0}, "log_every = 0: a comparison needs the log"),
+        ({"evaluation__reference": "a.npz"}, "evaluation.reference = 'a.npz': a comparison needs the data set's own"),
+        ({"compare__grids__a__solver": "heum"}, "compare.grids.a, compare.arms.vanilla: .*'heum'"),
+        ({"arms": ARMS | {"a": {"evaluation": {"samples": 200}}}}, "compare.arms.a: evaluation is the same"),
+        ({"arms": ARMS | {"a": 3}}, "compare.arms.a = 3: must be a section"),
         ({"arms": ARMS | {"a": {"steps": 40}}}, "compare.arms.a: steps is the same for all arms"),
         ({"arms": ARMS | {"a": {"seed": 40}}}, "compare.arms.a: seed is the same for all arms"),
     ],

@@ -206,6 +206,9 @@ def test_what_cannot_be_encoded(tmp_path: pathlib.Path, whole: pathlib.Path) -> 
     assert "codec.name = 'identity' encodes nothing" in refusal(config(codec__name="identity"), tmp_path)
     augmented = config(dataset__augment=0.1, dataset__flip=False, network="song_unet")
     assert "dataset.augment = 0.1: stored latents cannot be augmented" in refusal(augmented, tmp_path)
+    pictures = folder_of_pictures(tmp_path / "pictures", broken=0)
+    cropped = {"name": "folder", "data_dir": os.fspath(pictures), "size": 8, "resize": "random_crop"}
+    assert "dataset.resize = 'random_crop'" in refusal(config(dataset=cropped), tmp_path)
     assert "--out=gs://bucket/a: shards are written to a disk" in refusal(config(), "gs://bucket/a")  # type: ignore[arg-type]
     corners = np.stack([Strokes().open()[index]["image"][0, [0, -1]] for index in range(100)])
     first = int(np.argmax((corners > 253).any(axis=(1, 2))))

@@ -25,12 +25,15 @@ SETTINGS = {
 }
 
 
+NO_CLASSES = {"conditioning": "none", "task": "autoencoder"}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A workdir of an autoencoder, and the latents of the digits by it."""
     folder = tmp_path_factory.mktemp("latents")
-    settings = {"codec": tiny.AUTOENCODER, "conditioning": "none", "task": "autoencoder", "evaluate_every": 4}
-    config = tiny.config(**SETTINGS | settings | {"evaluation__training_samples": 140})
+    settings = {"codec": tiny.AUTOENCODER, "evaluate_every": 4, "evaluation__training_samples": 140}
+    config = tiny.config(**SETTINGS | settings | NO_CLASSES)
     assert train.run(config, folder / "autoencoder") == 0
     codec = codec_of(folder)
     assert encode.run(tiny.config(**SETTINGS | {"codec": codec}), folder / "encoding", folder / "encoded") == 0
@@ -51,7 +54,12 @@ def settings_of(folder: pathlib.Path) -> dict:
 def test_an_autoencoder_is_looked_at_and_measured(folder: pathlib.Path) -> None:
     row = json.loads((folder / "autoencoder" / "evaluations.jsonl").read_text().splitlines()[-1])
     assert row["step"] == 4 and row["frechet_distance_examples"] == 140
+    assert row["reconstruction_psnr"] == pytest.approx(10 * np.log10(4 / row["reconstruction_error"]))
     assert 0 < row["reconstruction_psnr"] < 20, "it has hardly been trained"
+    experiment = experiment_lib.from_config(tiny.config(**SETTINGS | {"codec": tiny.AUTOENCODER} | NO_CLASSES))
+    measured = experiment.task.evaluator(experiment, 5000)(experiment.init_state())
+    assert measured["reconstruction_error"]["examples"] == 1797, "there are no more"
+    assert 0.1 < measured["reconstruction_error"]["value"] < 2, "of pixels in [-1, 1]"
     logged = json.loads((folder / "autoencoder" / "metrics.jsonl").read_text().splitlines()[-1])
     assert logged["loss"] == pytest.approx(logged["reconstruction"] + 1e-6 * logged["divergence"], rel=1e-5)
     with Image.open(folder / "autoencoder" / "samples" / "00000004.png") as grid:

@@ -67,6 +67,10 @@ def test_rejects(tmp_path: pathlib.Path) -> None:
     shipped = features.load(features.SHIPPED / "digits.safetensors")
     with pytest.raises(ValueError, match=r"is for images of \(side, channels\) \(8, 1\), not \(28, 1\)"):
         shipped.extract(np.zeros((2, 28, 28, 1), np.float32))
+    with pytest.raises(
+        UserError, match="features of the kind clip: needs a folder of CLIP's weights, which this is not"
+    ):
+        features.load("digits", {"pool", "clip"})
     config = outline()
     config.dataset.name = "ffhq64"
     with pytest.raises(UserError, match="dataset.name = 'ffhq64': a classifier needs pictures with classes"):

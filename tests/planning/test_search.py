@@ -20,9 +20,14 @@ def compiled(batch_size: int, curvature: float = 0.0, most: float = float("inf")
 
 
 def search(
-    compile_with: Callable[[Mapping[str, Any]], Compiled], said: list[str], batch_size: int = 16, **network: Any
+    compile_with: Callable[[Mapping[str, Any]], Compiled],
+    said: list[str],
+    batch_size: int = 16,
+    tensor: int = 1,
+    **network: Any,
 ) -> Search:
-    config = ConfigDict({"batch_size": batch_size, "microbatches": 2, "network": network})
+    mesh = {"data": -1, "fsdp": 1, "tensor": tensor}
+    config = ConfigDict({"batch_size": batch_size, "microbatches": 2, "network": network, "mesh": mesh})
     return Search(config=config, chips=4, memory=1000.0, compile_with=compile_with, say=said.append)
 
 
@@ -60,7 +65,7 @@ def test_the_largest_batch_where_the_own_one_is_too_large() -> None:
 
 
 def test_gentler_settings() -> None:
-    """In their order; those that do not work are passed over in silence, and the first that fits is the answer."""
+    """In their order; those that do not work are said and passed over, and the first that fits is the answer."""
     said, tried = [], []
 
     def compile_with(changes: Mapping[str, Any]) -> Compiled:
@@ -75,11 +80,18 @@ def test_gentler_settings() -> None:
     both = sharded | {"network.remat": "full"}
     assert tried == [sharded, {"network.remat": "full"}, both, both | {"batch_size": 512}, both | {"batch_size": 256}]
     assert said == [
+        "--config.mesh.data=1 --config.mesh.fsdp=4: not on this number of chips",
         "--config.network.remat=full: does not fit (1 s)",
         f"{flags}: does not fit (1 s)",
         f"{flags} --config.batch_size=512: does not fit (1 s)",
         f"{flags} --config.batch_size=256: fits (1 s)",
     ]
+
+
+def test_layers_that_are_split_leave_fewer_chips_to_shard_over() -> None:
+    tried: list[Mapping[str, Any]] = []
+    search(lambda changes: tried.append(changes) or compiled(16), [], tensor=2).gentler_settings()
+    assert tried == [{"mesh.data": 1, "mesh.fsdp": 2}]
 
 
 def test_no_gentler_setting() -> None:

@@ -85,7 +85,7 @@ def test_features_of_several_kinds(public_weights: dict[str, np.ndarray], tmp_pa
     spoilt = np.where(np.arange(2)[:, None, None, None] == 1, np.nan, pictures).astype(np.float32)
     assert list(np.isnan(found.shown(spoilt, on_grid=lambda x: x)).all(axis=(1, 2, 3))) == [False, True]
     for wanted in ({"kinds": ("pool", "spatial")}, {"pipeline": "edm"}):
-        with pytest.raises(UserError, match=r"(spatial|'edm'): is for the Inception network .*, which this is not"):
+        with pytest.raises(UserError, match=r"(spatial|'edm'): needs the Inception network .*, which this is not"):
             features.load("digits", **wanted)
 
 

@@ -163,6 +163,7 @@ def test_speed() -> None:
         (lambda: P2(k=0.0), "k = 0.0: must be a number above 0"),
         (lambda: Speed(limit=0.5), r"limit = 0.5: must be a number in \(0.5, 1\]"),
         (lambda: DDPM(weighting=Speed(tau=1000)), "weighting.tau = 1000: a level between 0 and 1000"),
+        (lambda: DDPM(weighting=Speed(tau=1, over="below")), "weighting.tau = 1: the one slope"),
         (
             lambda: DDPM(weighting=Sigmoid(), density=LogitNormal(mean=2e-3, std=1e-5)),
             "weighting 'sigmoid': the density draws a single noise level; choose a wider one",

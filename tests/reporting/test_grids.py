@@ -38,3 +38,5 @@ def test_grid_of_latents(tmp_path: pathlib.Path) -> None:
     latents = np.broadcast_to([3.0, 0.0, -3.0, 9.0], (1, 64, 64, 4))
     grids.save_grid(tmp_path / "grid.png", latents)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "grid.png"))[32, 32], [255, 128, 0])
+    grids.save_grid(tmp_path / "two.png", latents[..., 1:3])
+    assert np.asarray(Image.open(tmp_path / "two.png"))[32, 32] == 128

@@ -109,6 +109,7 @@ def test_bits_of_held_out_pictures() -> None:
         ),
         ({"task": "diffusion"}, "network token_transformer: predicts tokens, and does not denoise"),
         ({"sampling__top_k": 13}, "sampling: top_k = 13: there are 12 codes"),
+        ({"sampling__spacing": "log_snr"}, "sampling: spacing = log_snr: is for denoising; give process"),
         ({"sampling__guidance": 2.0, "conditioning": "none"}, "sampling: guidance = 2.0: the network is unconditional"),
         (
             {"codec": "identity", "network": "dit", "task": "diffusion", "sampling__top_p": 0.9},
@@ -129,4 +130,6 @@ def test_estimates_are_a_denoisers(tmp_path: pathlib.Path) -> None:
         analyze.run(one.config, tmp_path)
     with pytest.raises(UserError, match="task.name = 'tokens': estimates are those of a denoising network"):
         Run(one, one.init_state()).denoise(np.zeros((1, 8, 8, 1), np.float32), 0.5)
+    with pytest.raises(ValueError, match="steps = 3: tokens are drawn one after another"):
+        Run(one, one.init_state()).sample(1, steps=3)
     assert dataclasses.replace(one.codec).loads == []

@@ -15,7 +15,7 @@ import tiny
 from etils import epath
 
 from diffcurr.errors import UserError
-from diffcurr.training import checkpoint
+from diffcurr.training import checkpoint, distributed
 from diffcurr.training.checkpoint import Checkpoints
 from diffcurr.training.fingerprint import ROW, fingerprint, prints
 from diffcurr.training.state import TrainState
@@ -140,6 +140,17 @@ def test_damage_falls_back_to_the_checkpoint_before(
     checkpoints.save(6, jax.device_put(states[6]), {"next_index": 6}, CONFIG, None)
     checkpoints.close()
     assert steps_in(tmp_path / "c") == [3, 6]
+
+
+def test_all_processes_pass_over_what_one_cannot_read(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states, failed = save(tmp_path / "c", {3: None, 6: None}), iter((1.0, 0.0, 0.0))
+    monkeypatch.setattr(distributed, "total", lambda values: next(failed))
+    restored = Checkpoints(tmp_path / "c").restore(abstract_state())
+    assert restored is not None
+    assert_same(restored[0], states[3])
+    assert "checkpoint 6 is damaged (another process could not read its part)" in capsys.readouterr().err
 
 
 def test_no_good_checkpoint_is_an_error_and_touches_nothing(tmp_path: pathlib.Path) -> None:

@@ -132,7 +132,7 @@ def test_another_width_of_a_run(tmp_path: pathlib.Path) -> None:
         averages.of_width(epath.Path(workdir), state, (), 0.1)
 
     kept = load_file(stored / "00000032.safetensors")
-    snapshots = averages.Snapshots(epath.Path(workdir), (0.05, 0.1, 0.08), "float16", tiny.experiment().mesh)
+    snapshots = averages.Snapshots(epath.Path(workdir), (0.05, 0.1, 0.08), "float16")
     snapshots.drop_after(28)  # a run that goes on from an earlier checkpoint
     assert averages.steps_in(epath.Path(stored)) == list(range(4, 29, 4)) and not snapshots.has(32)
     snapshots.store(state, 32, lambda write, *arguments: write(*arguments))

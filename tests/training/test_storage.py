@@ -17,6 +17,8 @@ from diffcurr.training.storage import storage_error
             "1.png: No such file",
         ),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/data/1.png"), ""),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/runs/ab/1.png"), ""),
+        (OSError(errno.EIO, "Input/output error"), ""),  # which may be of reading the data
         (ValueError("RESOURCE_EXHAUSTED: /runs/a/checkpoints/3: No space left on device [os_error_code]"), "No space"),
         (ValueError("RESOURCE_EXHAUSTED: /data/3: No space left on device"), ""),
         (ValueError("No such file or directory"), ""),

@@ -25,7 +25,7 @@ class Fixed(Stages):
         super().__post_init__()
         lengths = np.atleast_1d(np.asarray(self.steps_per_stage))
         object.__setattr__(self, "steps_per_stage", tuple(lengths.tolist()))  # hashable
-        if lengths.size not in (1, self.num_stages - 1):
+        if lengths.size not in (1, self.num_stages - 1) or not lengths.size:
             raise ValueError(
                 f"steps_per_stage = {self.steps_per_stage}: give one number, or one for each of the "
                 f"{self.num_stages - 1} stages before the last"

@@ -12,11 +12,11 @@ from diffcurr.curriculum.rules.stages import Stages
 
 
 class StagedState(NamedTuple):
-    """The states of both.
+    """The states of the rule and of the stages.
 
     Attributes:
-      rule: the rule's.
-      stages: of the stages.
+      rule: state of the rule.
+      stages: state of the stages.
     """
 
     rule: Any
@@ -45,6 +45,12 @@ class Staged(Rule):
         weights, entry = np.asarray(fitted.rule.weights(fitted.rule.init())), self.stages.entry_stage
         if self.stages.accumulate and not np.any(weights[entry == 1] > 0):
             raise ValueError("stages: the rule gives no weight to any cluster of the first stage")
+        never = np.flatnonzero(weights <= 0) + 1
+        if not self.stages.accumulate and len(never):
+            raise ValueError(
+                f"stages: accumulate = False trains each cluster alone, and the rule gives no weight to clusters "
+                f"{', '.join(map(str, never))}"
+            )
         return fitted
 
     def init(self) -> StagedState:
