@@ -12,8 +12,8 @@ class Batch(NamedTuple):
     Attributes:
       x: float [batch, *shape]: pixels in [-1, 1], or latents. As `condition`, NumPy's on the host, JAX's on devices.
       condition: what the network is told beside x, by name; the first axis of each array is the batch's.
-      features: of the clean pictures, [batch, token, feature], with which training aligns the network, and which it is
-        not told; None where there are none.
+      features: features of the clean pictures, [batch, token, feature], that the network is aligned with and not
+        told. None where it is not aligned.
     """
 
     x: Any

@@ -14,7 +14,7 @@ MESH_AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # over these the first axis of every array of a batch is spread
 
 Axes = str | tuple[str, ...] | None
-"""Those that a dimension is spread over."""
+"""The axes of the mesh that a dimension is spread over."""
 
 
 class Rule(NamedTuple):
@@ -22,7 +22,7 @@ class Rule(NamedTuple):
 
     Attributes:
       pattern: a regular expression that is searched for in its path.
-      axes: those of its last dimensions. Leading ones (stacked blocks) stay whole.
+      axes: axes of the mesh for the last dimensions. Leading ones (stacked blocks) stay whole.
       by_columns: the parameter is never gathered: each device multiplies the inputs of its whole group with its own
         columns. For kernels whose inputs, one row an example, are smaller than themselves, and their biases.
     """
@@ -55,7 +55,7 @@ def partition(path: str, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Pa
     """How a parameter lies over a mesh: by its rule, each axis only where it divides the dimension.
 
     Args:
-      sizes: of the mesh's axes, by name.
+      sizes: sizes of the mesh's axes, by name.
     """
     rule = rule_of(path, shape)
     if rule is None:

@@ -59,7 +59,7 @@ _OF_JOB: dict[str, dict[str, flags.FlagHolder[Any]]] = {
     "plan": {"topology": flags.DEFINE_string("topology", None, "The chips to plan for, such as v5e:16x16.")},
 }
 
-HELP = "A config file or the name of a packaged config, with :VARIANT behind it; --config.KEY=VALUE overrides a value."
+HELP = "A config file or the name of a packaged config, with :VARIANT after it; --config.KEY=VALUE overrides a value."
 
 
 def main(argv: Sequence[str]) -> int:
@@ -79,12 +79,12 @@ def main(argv: Sequence[str]) -> int:
         from diffcurr.training import compilation_cache
 
         compilation_cache.use(_COMPILATION_CACHE.value)
-    if _JOB.value != "plan":
+    if _JOB.value not in jobs.WITHOUT_DEVICES:
         from diffcurr.training import distributed  # here and below only now: they import JAX, which takes seconds
 
         distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _CONNECT_TIMEOUT.value)
         distributed.require_devices()
-        if _JOB.value in ("features", "compare"):
+        if _JOB.value in jobs.OF_ONE_PROCESS:
             distributed.require_one_process(f"--job={_JOB.value}")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is something to clean up
     return job.run(flags.FLAGS["config"].value, workdir, **arguments)
@@ -113,7 +113,7 @@ def _report(found: "sys.UnraisableHookArgs") -> None:
 
 
 def cli() -> None:
-    """Runs `main`; an error that is the user's to mend is one line and exit code 2."""
+    """Runs `main`; an error that the user can fix is one line and exit code 2."""
     # While modules are imported, an exception would come out of the middle of one of them.
     signal.signal(signal.SIGINT, lambda number, frame: _interrupted())
     try:
@@ -139,7 +139,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         flags.DEFINE_string("config", None, HELP)
         _parse([argv[0], *rest])  # which shows --help
         raise UserError("--config is missing: give a config file, or the name of a packaged config: --config=digits")
-    if "--job=plan" in rest:
+    if any(argument.lstrip("-") == f"job={job}" for argument in rest for job in jobs.WITHOUT_DEVICES):
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # read when JAX is imported: no TPU is looked for here
     from diffcurr import config as config_lib
     from diffcurr import experiment, parts  # every part that a config can name

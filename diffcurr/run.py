@@ -75,10 +75,10 @@ class Run:
         Args:
           number: one for each class or prompt that is given if None.
           classes: taken in turn; all of them if None.
-          prompts: for a network that is told a text, likewise; captions of the data set if None.
+          prompts: texts, taken in turn, for a network that is told one; captions of the data set if None.
           negative_prompt: what guidance leads away from, where not from the empty text.
           seed: the config's if None.
-          steps, guidance, temperature, top_k, top_p: those of `sampling` if None.
+          steps, guidance, temperature, top_k, top_p: settings of `sampling`; the config's if None.
 
         Raises:
           ValueError: for classes, prompts or settings that this run does not have.
@@ -195,7 +195,7 @@ def open_run(
     """The run that was made with a config, at its latest checkpoint.
 
     Args:
-      devices: those to run on; all there are if None.
+      devices: devices to run on; all there are if None.
 
     Raises:
       UserError: if there is none, or it was made with another config.

@@ -181,7 +181,7 @@ def _from_kernel(array: np.ndarray) -> np.ndarray:
 
 
 same = Transform(lambda array: array, lambda array: array)
-"""As it is."""
+"""Leaves an array as it is."""
 
 kernel = Transform(_into_kernel, _from_kernel)
 """[out, in] <-> [in, out]; [out, in, height, width] <-> [height, width, in, out]."""

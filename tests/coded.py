@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from diffcurr.codecs import CODECS, WithTokens
-from diffcurr.networks.dit import patchify, unpatchify
+from diffcurr.networks.patches import patchify, unpatchify
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

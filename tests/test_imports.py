@@ -15,7 +15,19 @@ TIERS = (
     ("training", "sampling", "difficulty", "planning", "reporting"),
     ("data", "metrics", "codecs"),
     ("processes", "networks", "conditioning", "pretrained", "curriculum"),
-    ("atomic_file", "batch", "config", "errors", "layout", "lazy", "parts", "ranges", "tensorflow_cpu", "weights"),
+    (
+        "atomic_file",
+        "batch",
+        "config",
+        "errors",
+        "layout",
+        "lazy",
+        "parts",
+        "ranges",
+        "stacked",
+        "tensorflow_cpu",
+        "weights",
+    ),
 )
 LEVEL = {room: level for level, tier in enumerate(TIERS) for room in tier}
 

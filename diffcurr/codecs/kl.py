@@ -47,13 +47,13 @@ class KLAutoencoder(nnx.Module):
     ):
         """
         Args:
-          in_channels: of a picture.
+          in_channels: channels of a picture.
           block_out_channels: channels at each resolution; each resolution is half the one before.
           layers_per_block: residual blocks of the encoder at each resolution; the decoder has one more.
-          latent_channels: of a latent.
+          latent_channels: channels of a latent.
           norm_num_groups: groups of every normalisation; must divide each of block_out_channels.
           use_quant_conv: whether a 1x1 convolution follows the encoder, and one stands before the decoder.
-          out_channels: of a decoded picture; 0 for in_channels.
+          out_channels: channels of a decoded picture; 0 for in_channels.
           remat: compute each block again in the backward pass instead of keeping its activations.
           dtype: compute dtype; parameters are float32.
 
@@ -106,7 +106,7 @@ def check_groups(norm_num_groups: int, block_out_channels: Sequence[int]) -> Non
 
 
 def params_of(network: KLAutoencoder) -> Params:
-    """Its parameters as a nested dict of arrays, which `KL.encode` and `KL.decode` take."""
+    """The parameters of an autoencoder as a nested dict of arrays, which `KL.encode` and `KL.decode` take."""
     return nnx.to_pure_dict(nnx.state(network, nnx.Param))
 
 
@@ -205,7 +205,7 @@ class KL(WithWeights):
         """The content of config.json for diffusers' AutoencoderKL.
 
         Args:
-          side: of the pictures, in pixels.
+          side: height and width of the pictures, in pixels.
         """
         levels = len(self.block_out_channels)
         return {

@@ -139,7 +139,7 @@ class MidBlock(nnx.Module):
         self.attentions = nnx.List([Attention(channels, make)])
 
     def blocks(self) -> list[nnx.Module]:
-        """In the order in which they are applied."""
+        """The blocks, in the order in which they are applied."""
         return [self.resnets[0], self.attentions[0], self.resnets[1]]
 
 

@@ -18,8 +18,8 @@ def layout(paths: Iterable[Path], names: Iterable[str]) -> Layout:
     """Where each parameter comes from.
 
     Args:
-      paths: those of the parameters.
-      names: those of the public arrays.
+      paths: paths of the parameters.
+      names: names of the public arrays.
     """
     names = set(names)
     return Layout({path: _source(path, names) for path in paths})

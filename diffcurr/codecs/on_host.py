@@ -22,7 +22,7 @@ class OnHost:
     Attributes:
       codec: the codec.
       params: reads its weights, onto the host.
-      devices: those of this process.
+      devices: the devices of this process.
     """
 
     codec: Codec

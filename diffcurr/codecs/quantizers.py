@@ -28,7 +28,7 @@ class Quantised(NamedTuple):
       codes: the code of each vector; the gradient is that of the vector.
       tokens: the codes' numbers.
       to_code: mean squared distance of a number of the vector from its code's, whose gradient moves the vector.
-      to_vector: the same number, whose gradient moves the code.
+      to_vector: the same distance, with a gradient that moves the code.
     """
 
     codes: Float[Array, "*position dim"]
@@ -186,7 +186,7 @@ class FiniteScalar(Quantizer):
 
     @functools.cached_property
     def _steps(self) -> Int[np.ndarray, " dim"]:
-        """By how much a token grows with each number's level."""
+        """How much a token grows with each number's level."""
         return np.concatenate([[1], np.cumprod(self._levels[:-1])]).astype(np.int32)
 
     @functools.cached_property

@@ -9,9 +9,9 @@ from flax.nnx import initializers
 from jaxtyping import Array, Float
 
 from diffcurr.networks import embeddings
-from diffcurr.networks.dit import REMAT_POLICIES
 from diffcurr.networks.layers import Linear
-from diffcurr.pretrained.blocks import stack
+from diffcurr.networks.remat import in_scan
+from diffcurr.stacked import stack
 
 
 class Block(nnx.Module):
@@ -57,10 +57,10 @@ class Tower(nnx.Module):
           inside: numbers of a vector that goes in.
           outside: numbers of one that comes out.
           depth: number of blocks.
-          width: of the blocks; divisible by heads and by 4.
+          width: width of the blocks; divisible by heads and by 4.
           heads: attention heads of each block.
           mlp: width of the MLP of each block.
-          remat: what the backward pass keeps, a key of `networks.dit.REMAT_POLICIES`.
+          remat: what the backward pass keeps, a key of `networks.remat.REMAT_POLICIES`.
           scan_unroll: blocks written out per iteration of the scan.
           dtype: compute dtype.
         """
@@ -83,8 +83,7 @@ class Tower(nnx.Module):
         def apply_block(tokens_btd: Array, params: Any) -> tuple[Array, None]:
             return nnx.merge(block_def, params)(tokens_btd), None
 
-        if self.remat != "none":
-            apply_block = jax.checkpoint(apply_block, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        apply_block = in_scan(apply_block, self.remat)
         tokens_btd, _ = jax.lax.scan(apply_block, tokens_btd, block_params, unroll=self.scan_unroll)
         found = self.final_linear(self.final_norm(tokens_btd))
         return found.astype(jnp.float32).reshape(batch, rows, columns, -1)

@@ -17,7 +17,8 @@ from diffcurr.codecs.base import Params, WithTokens
 from diffcurr.codecs.quantizers import Codebook, Quantised, Quantizer
 from diffcurr.codecs.vit_blocks import Tower
 from diffcurr.errors import concerning
-from diffcurr.networks.dit import REMAT_POLICIES, patchify, unpatchify
+from diffcurr.networks.patches import patchify, unpatchify
+from diffcurr.networks.remat import REMAT_POLICIES
 from diffcurr.pretrained import arrays as arrays_lib
 from diffcurr.weights import as_float32
 
@@ -34,7 +35,7 @@ class ViTVQGAN(nnx.Module):
     def __init__(self, codec: "ViTVQGANCodec", rngs: nnx.Rngs):
         """
         Args:
-          codec: its settings.
+          codec: settings of the network.
         """
         self.patch_size, self.logit_laplace, self.quantizer = codec.patch_size, codec.logit_laplace, codec.quantizer
         pixels, dim = codec.patch_size**2 * codec.in_channels, codec.quantizer.dim
@@ -94,7 +95,7 @@ def from_unit(pixels: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def params_of(network: nnx.Module) -> Params:
-    """Its parameters as a nested dict of arrays, which the codec's methods take."""
+    """The parameters of a network as a nested dict of arrays, which the codec's methods take."""
     return nnx.to_pure_dict(nnx.state(network, nnx.Param))
 
 
@@ -109,7 +110,7 @@ class ViTVQGANCodec(WithTokens):
       in_channels: channels of a picture.
       patch_size: side of a patch, which becomes one token.
       encoder_depth, decoder_depth: blocks.
-      encoder_width, decoder_width: of the blocks; divisible by the heads and by 4.
+      encoder_width, decoder_width: width of the blocks; divisible by the heads and by 4.
       encoder_heads, decoder_heads: attention heads of each block.
       encoder_mlp, decoder_mlp: width of the MLP of each block.
       quantizer: the bottleneck.

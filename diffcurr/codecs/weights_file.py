@@ -32,11 +32,9 @@ def digest(weights: str) -> str:
     Raises:
       UserError: if it cannot be read.
     """
-    path, content = path_of(weights), hashlib.sha256()
+    path = path_of(weights)
     try:
         with path.open("rb") as file:
-            while part := file.read(2**20):
-                content.update(part)
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}): give a safetensors file") from error
-    return content.hexdigest()[:16]

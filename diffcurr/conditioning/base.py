@@ -26,8 +26,8 @@ class Field(NamedTuple):
     Attributes:
       shape: shape of one example.
       dtype: type of its values.
-      num_classes: for class labels, their number K; the label K stands for "no class".
-      droppable: for class labels, whether "no class" occurs.
+      num_classes: number K of classes where the field is a class label, else 0; the label K stands for "no class".
+      droppable: whether "no class" occurs among class labels.
     """
 
     shape: tuple[int, ...]
@@ -107,7 +107,7 @@ class Conditioning(ranges.Checked, abc.ABC):
         return None, self.captions(number)
 
     def shown_captions(self, number: int, wanted: Wish = None) -> list[str]:
-        """Those that stand under pictures in a grid: none where its columns say it."""
+        """The captions that stand under pictures in a grid: none where its columns say it."""
         return [] if self.columns and wanted is None else self.captions(number, wanted)
 
     def recorded(self, number: int, wanted: Wish = None) -> dict[str, np.ndarray]:

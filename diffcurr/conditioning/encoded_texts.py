@@ -24,7 +24,7 @@ class TextEncoder(Protocol):
 
     Attributes:
       length: words of a text, at most, as the encoder's tokenizer counts them.
-      width: of the state of a word.
+      width: length of the state of a word.
     """
 
     @property
@@ -53,7 +53,7 @@ class EncodedTexts:
     def of(
         cls, texts: Iterable[str], encoder: TextEncoder, store: epath.Path, say: Callable[[int, int], None]
     ) -> "EncodedTexts":
-        """Those of these texts, read from the folder of that name in `store`, or encoded and put there first.
+        """The states of these texts, read from the folder of that name in `store`, or encoded and put there first.
 
         Args:
           say: called with (texts encoded, their number) on the way.
@@ -79,7 +79,7 @@ class EncodedTexts:
         return text in self._row
 
     def __call__(self, texts: Sequence[str]) -> States:
-        """Of texts that it holds, with a leading axis of their number."""
+        """The states of these texts, which must be in the folder, with a leading axis of their number."""
         rows = [self._row[text] for text in texts]
         return np.asarray(self._tokens[rows]), np.asarray(self._mask[rows])
 

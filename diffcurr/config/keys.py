@@ -13,7 +13,7 @@ class Key(NamedTuple):
     """One key.
 
     Attributes:
-      default: its value in `outline()`.
+      default: value of the key in `outline()`.
       kind: the annotation that says what it may be (`diffcurr.ranges`).
       meaning: a line for docs/configuration.md.
     """

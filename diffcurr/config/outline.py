@@ -19,6 +19,11 @@ OUTLINE: dict[str, Any] = unflatten(
     {f"{section}.name": name for section, name in NAMES.items()} | {key: one.default for key, one in KEYS.items()}
 )
 
+OPEN = tuple(key for key, one in KEYS.items() if one.kind is Mapping)
+"""Sections that may hold any keys."""
+SECTIONS = (*NAMES, "evaluation.metrics")
+"""Sections that hold parts, as `config[section]` takes them."""
+
 
 def outline() -> ConfigDict:
     """Every key with its default (docs/configuration.md); of parts, the name alone.
@@ -27,29 +32,14 @@ def outline() -> ConfigDict:
     are checked when the part is built.
     """
     config = ConfigDict(copy.deepcopy(OUTLINE)).lock()
-    for section in sections(OUTLINE):
+    for section in {*SECTIONS, *OPEN}:
         config[section].unlock()
-    config.compare.arms.unlock()
-    config.compare.grids.unlock()
     return config
-
-
-def sections(config: Mapping[str, Any]) -> list[str]:
-    """The sections of a config that hold parts, as `config[section]` takes them."""
-    found = [key for key, value in config.items() if isinstance(value, Mapping) and "name" in value]
-    return [
-        *found,
-        "curriculum.clustering",
-        "curriculum.stages",
-        "sampling.solver",
-        "encode.features",
-        "evaluation.metrics",
-    ]
 
 
 def replace_sections(plain: dict[str, Any], function: Callable[[str, Any], Any]) -> None:
     """Puts function(section, value) in the place of each section of a config that holds parts."""
-    for section in sections(OUTLINE):
+    for section in SECTIONS:
         *outer, key = section.split(".")
         holder = plain[outer[0]] if outer else plain
         holder[key] = function(section, holder[key])
@@ -90,7 +80,7 @@ def _check_outline(given: Mapping[str, Any], known: Mapping[str, Any], prefix: s
                 if new
                 else f"config key {path!r} is unknown{parts.closest(path, {prefix + k for k in known})}"
             )
-        if isinstance(known[key], Mapping) and path not in ("compare.arms", "compare.grids", "evaluation.metrics"):
+        if isinstance(known[key], Mapping) and path not in OPEN:
             if isinstance(value, str) and "name" in known[key]:
                 continue
             if not isinstance(value, Mapping):
@@ -137,7 +127,7 @@ def _change(plain: dict[str, Any], changes: Mapping[str, Any], prefix: str) -> N
                 own = own_keys(section) if section in OUTLINE else ()
                 shared = parts.shared_settings(section, before["name"], given["name"]) if before else set()
                 plain[key] = {name: value for name, value in before.items() if name in own or name in shared}
-            _change(plain[key], given, section + ".")
+            _change(plain.setdefault(key, {}), given, section + ".")
         elif isinstance(value, Mapping) and isinstance(plain.get(key), dict):
             _change(plain[key], value, section + ".")
         else:

@@ -102,7 +102,7 @@ class LogNormal(Continuous):
     (Karras et al. 2022; Esser et al. 2024, whose (0, 1) is the default.)
 
     Attributes:
-      mean, std: of log(sigma / alpha); a larger mean draws more noise.
+      mean, std: mean and standard deviation of log(sigma / alpha); a larger mean draws more noise.
     """
 
     mean: float = 0.0

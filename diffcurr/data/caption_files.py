@@ -23,7 +23,7 @@ Texts: TypeAlias = list[tuple[str, ...]]
 
 
 def beside(listing: Listing) -> Texts:
-    """Those of text files: each line of `a.txt` is a caption of `a.png`.
+    """The captions in text files: each line of `a.txt` is a caption of `a.png`.
 
     Raises:
       BadExample: see above.
@@ -48,7 +48,7 @@ def beside(listing: Listing) -> Texts:
 
 
 def in_metadata(listing: Listing) -> Texts:
-    """Those of the lines {"file_name": "a.png", "text": "a caption"} of `metadata.jsonl` (Hugging Face's imagefolder).
+    """The captions in the lines {"file_name": "a.png", "text": "a caption"} of `metadata.jsonl` (HF's imagefolder).
 
     It lies in the folder of the pictures, or in one around that; names are from there on.
 
@@ -89,7 +89,7 @@ FORMATS: dict[str, Callable[[Listing], Texts]] = {"txt": beside, "jsonl": in_met
 
 
 def annotated(listing: Listing, path: str) -> Texts:
-    """Those of COCO's file of annotations, several of each picture.
+    """The captions in COCO's file of annotations, several for each picture.
 
     It is {"images": [{"id", "file_name"}, ...], "annotations": [{"image_id", "caption"}, ...]}.
 

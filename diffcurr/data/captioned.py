@@ -111,8 +111,8 @@ class TfdsPictures:
         """
         Args:
           texts: the captions of each example.
-          size: of the largest centred square of a picture, as it is resized.
-          labels: of the examples; zeros if None.
+          size: side to which the largest centred square of a picture is resized.
+          labels: class of each example; zeros if None.
           classes: the names of the classes.
           keep: pictures stay in memory once they were read.
         """

@@ -39,7 +39,7 @@ class Picture(NamedTuple):
 
     Attributes:
       vendor: who drew it, one of VENDORS.
-      file: its name in the vendor's package.
+      file: name of the picture in the vendor's package.
       category: one of CATEGORIES.
       name: the caption.
       base: see `base_of`.
@@ -124,7 +124,7 @@ def base_of(name: str) -> str:
 
 
 def split_of(base: str) -> str:
-    """In which split the emoji of a base lie, of a tenth in "test"; the same for ever."""
+    """The split of the emoji of a base, "test" for a tenth of them; it never changes."""
     return "test" if int(_hash(base)[:8], 16) % 10 == 0 else "train"
 
 

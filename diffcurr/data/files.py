@@ -62,7 +62,7 @@ class _Files(abc.ABC):
 
     @property
     def labels(self) -> Int[np.ndarray, " example"]:
-        """Of all examples, int32."""
+        """The labels of all examples, int32."""
         return self._listing.labels
 
     def captions(self, of: Iterable[int] | None = None) -> list[str]:

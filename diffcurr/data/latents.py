@@ -52,7 +52,7 @@ def decode(
     """The latent of an .npy file, times `scale`.
 
     Args:
-      shapes: of a latent, [channels, height, width], and of one with its standard deviations behind it.
+      shapes: shape of a latent, [channels, height, width], and of one that its standard deviations follow.
 
     Raises:
       BadExample: if it is no array of numbers of such a shape, or a value is not finite or cannot be.

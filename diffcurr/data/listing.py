@@ -32,7 +32,7 @@ class Listing:
     Attributes:
       storage: the folder or zip.
       prefix: what the names of all files of the split begin with in there.
-      names: from the folder on that holds the split.
+      names: names of the files, from the folder on that holds the split.
       labels: int32 [example], zeros without classes.
       num_classes: how many classes there are; 0 for none.
       classes: the names of the classes where folders gave them, or None.

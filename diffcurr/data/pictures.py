@@ -157,7 +157,7 @@ def _stretched(image: Image.Image, size: int, background: Colour) -> Image.Image
 
 
 def _padded(image: Image.Image, size: int, background: Colour) -> Image.Image:
-    """In the middle of the background; where alpha is kept, of nothing."""
+    """The picture in the middle of the background; where alpha is kept, in the middle of nothing."""
     image = _resized(image, size, max)
     colour: Any = (0, 0, 0, 0) if image.mode == "RGBA" else background
     if image.mode == "L":

@@ -46,12 +46,12 @@ class Contents(ranges.Checked):
       examples: how many examples there are.
       shard: how many of them each shard holds, the last one aside.
       latent_shape: (height, width, channels) of a latent.
-      image_shape: of the image that it encodes.
+      image_shape: shape of the images that were encoded.
       num_classes: number of labels; 0 for none.
       classes: the names of the classes, where they have some.
       has_std: whether standard deviations are stored behind the means.
       mirrored: whether the latents of mirrored images are stored too.
-      dtype: of the stored values.
+      dtype: dtype of the stored values.
       codec: identity of the codec.
       source: identity of the examples, and the settings of their data set.
       skipped: number of examples that could not be read and were left out.
@@ -74,7 +74,7 @@ class Contents(ranges.Checked):
     captioned: bool = False
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values; without captions they are what they were before there were any."""
+        """The contents as JSON values; without captions these are as before there were any."""
         return {key: value for key, value in dataclasses.asdict(self).items() if key != "captioned" or value}
 
     @property
@@ -135,7 +135,7 @@ class Moments:
 
     @classmethod
     def of(cls, array: Float[np.ndarray, "mirror height width channel"], channels: int) -> "Moments":
-        """Those of a stored array: a draw varies by its standard deviation around its mean."""
+        """The moments of a stored array: a draw varies by its standard deviation around its mean."""
         values = np.ascontiguousarray(array.reshape(-1, array.shape[-1]).T, np.float64)
         mean = values[:channels].mean(axis=1)
         values[:channels] -= mean[:, None]
@@ -150,11 +150,11 @@ class Moments:
         return cls(int(values["count"]), np.array(values["mean"], float), np.array(values["squares"], float))
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values, exactly."""
+        """The moments as JSON values, exactly."""
         return {"count": self.count, "mean": self.mean.tolist(), "squares": self.squares.tolist()}
 
     def __add__(self, other: "Moments") -> "Moments":
-        """Those of both (Chan et al. 1979)."""
+        """The moments of the union (Chan et al. 1979)."""
         count, apart = self.count + other.count, other.mean - self.mean
         mean = self.mean + apart * (other.count / count)
         return Moments(count, mean, self.squares + other.squares + apart**2 * (self.count * other.count / count))
@@ -171,7 +171,7 @@ def write(
     """Writes a shard, and its record last.
 
     Args:
-      examples: those of the shard.
+      examples: what is stored of each example of the shard.
       name_of: the name of an example, for a message.
 
     Raises:

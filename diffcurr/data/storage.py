@@ -58,7 +58,7 @@ class Storage(abc.ABC):
     Attributes:
       path: the folder or zip.
       unreadable: name -> why, of files that are there and cannot be read.
-      names: of all files, unreadable ones too, sorted.
+      names: names of all files, unreadable ones too, sorted.
     """
 
     path: epath.Path
@@ -75,7 +75,7 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def size(self, name: str) -> int:
-        """Its size in bytes.
+        """The size of a file in bytes.
 
         Raises:
           BadExample: if it is not there any more.

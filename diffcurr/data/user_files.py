@@ -67,7 +67,7 @@ class UserFiles(Dataset):
 
 
 class AnySize:
-    """For a data set of files whose settings `size`, `channels` and `classes` say its shape and classes.
+    """A data set of files, whose settings `size`, `channels` and `classes` say its shape and classes.
 
     It is no data set itself: its fields would come before those of the other base.
     """
@@ -216,7 +216,7 @@ class LatentFolder(AnySize, Latents):  # type: ignore[override]  # class attribu
 
     Attributes:
       size: height and width.
-      channels: of a latent; a file may hold as many standard deviations behind them.
+      channels: channels of a latent; in a file, as many standard deviations may follow them.
       classes: number of classes; 0 for none, -1 for as many as folders, `dataset.json` or files of labels give.
     """
 

@@ -52,7 +52,7 @@ class Data:
     Attributes:
       read: (number of images, process p, number P of processes) -> images p, p + P, ... of the first so many.
       number: number of images, over all processes.
-      shape: of one of them, encoded.
+      shape: shape of one image, encoded.
       block: images of a process in memory at a time.
     """
 

@@ -53,7 +53,7 @@ def bound(needed: Work, flops: float, bandwidth: float, chips: int) -> tuple[flo
 
     Args:
       flops: peak of one chip, operations a second.
-      bandwidth: of one chip's memory, bytes a second.
+      bandwidth: bandwidth of one chip's memory, bytes a second.
       chips: number of chips, over which the images are spread.
     """
     computing = needed.flops / (flops * chips)

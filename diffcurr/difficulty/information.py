@@ -128,7 +128,7 @@ def at_levels(log_snr: Float[np.ndarray, " level"], measured: Measured) -> Float
     error of x0 no longer changes. With less noise than the first it is constant.
 
     Args:
-      log_snr: of the levels, falling.
+      log_snr: log-SNR of the levels, falling.
     """
     known = np.isfinite(measured.error)
     centres, error = measured.log_snr[known], measured.error[known]

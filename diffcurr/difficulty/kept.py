@@ -29,7 +29,7 @@ class Curve(abc.ABC):
 
     Class attributes:
       file: where a workdir keeps it.
-      what: its name in messages.
+      what: name of the curve in messages.
       kind: a NamedTuple of arrays of one length; the first, `value`, is the curve.
     """
 

@@ -23,9 +23,9 @@ class Moments(NamedTuple):
     """Means over all data points x_j.
 
     Attributes:
-      mean: of x_j.
-      norm: of |x_j|^2.
-      centred_norm: of |x_j - mean|^2.
+      mean: weighted mean of x_j.
+      norm: weighted mean of |x_j|^2.
+      centred_norm: weighted mean of |x_j - mean|^2.
     """
 
     mean: Float[Array | np.ndarray, " dimension"]
@@ -98,8 +98,8 @@ class Sums(NamedTuple):
     """Sums over the components other than the own one, with exponents e_s and e_t relative to the own one's.
 
     Attributes:
-      first: of exp(e_s).
-      second: of exp(e_t) in the far form, and of exp(e_s) expm1(e_t - e_s), with the peak of `first`, in the near form.
+      first: sum of exp(e_s).
+      second: sum of exp(e_t) in the far form; of exp(e_s) expm1(e_t - e_s), with the peak of `first`, in the near one.
     """
 
     first: Sum

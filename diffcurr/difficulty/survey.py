@@ -20,9 +20,9 @@ class Survey(NamedTuple):
     Attributes:
       moments: means over the data, in float32.
       mean: the mean of the data.
-      covariance: of the data, divided by their number; None if it was not asked for.
-      numbers: those of the points that were asked for, ascending.
-      chosen: those points.
+      covariance: covariance of the data, divided by their number; None if it was not asked for.
+      numbers: numbers of the points that were asked for, ascending.
+      chosen: the points of these numbers.
     """
 
     moments: Moments

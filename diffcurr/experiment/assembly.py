@@ -38,7 +38,7 @@ def from_config(config: ConfigDict | Mapping[str, Any], devices: Sequence[jax.De
     """Checks every value of a config and gathers the parts that it names. Costs no compute.
 
     Args:
-      devices: those to run on; all there are if None.
+      devices: devices to run on; all there are if None.
 
     Raises:
       UserError: one line that names the value and the remedy.

@@ -7,6 +7,8 @@ from diffcurr import lazy
 
 # Modules of this package.
 JOBS = ("train", "sample", "evaluate", "analyze", "features", "compare", "plan", "encode", "export", "probe")
+WITHOUT_DEVICES = ("plan",)  # they need none of this machine's
+OF_ONE_PROCESS = ("features", "compare")
 
 __getattr__ = lazy.modules_of(__name__)
 

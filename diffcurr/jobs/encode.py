@@ -192,7 +192,7 @@ def _latents(experiment: Experiment, source: Source, folder: epath.Path) -> Writ
 
 
 def _features(experiment: Experiment, network: PictureFeatures, latents: Written) -> Written:
-    """Those of the images whose latents are written; nothing is computed."""
+    """The features that are to be written, of the images whose latents are; none is computed here."""
     name = experiment.config.encode.features.name
     with concerning("encode.features"):
         shape = network.shape(experiment.dataset.shape)

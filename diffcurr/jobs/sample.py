@@ -29,7 +29,7 @@ def run(
 
     Args:
       classes: taken in turn; all of them if None.
-      prompt: for a network that is told a text, likewise; captions of the data set if None.
+      prompt: texts to draw in turn, of a network that is told a text; captions of the data set if None.
       prompts: a file of prompts, one on each line.
       negative_prompt: what guidance leads away from, where not from the empty text.
       seed: seed of the samples; the config's if None.

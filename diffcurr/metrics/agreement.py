@@ -24,7 +24,7 @@ class Agreement(NamedTuple):
 def agreement(probabilities: Float[np.ndarray, "example label"], wanted: Int[np.ndarray, " wish"]) -> Agreement:
     """
     Args:
-      probabilities: of the classes, for each example.
+      probabilities: probability of each class, for each example.
       wanted: class that was asked for.
 
     Raises:

@@ -305,7 +305,7 @@ def measure(
 
     Args:
       real: features of real examples; None where there are only statistics of them.
-      number: of generated examples.
+      number: number of generated examples.
       kinds: which features are of which kind.
       published: statistics of real examples by kind, which come before `real`.
       held_out: features of real examples that were not trained on.

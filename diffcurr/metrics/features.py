@@ -43,7 +43,7 @@ class Features(NamedTuple):
     """A network whose features images are compared by.
 
     Attributes:
-      name: its name in reports, with the first digits of the hash of its weights.
+      name: name in reports, with the first digits of the hash of the weights.
       width: number of features, of all kinds.
       shape: (side, channels) of the images it is for; None for grey or coloured ones of any size.
       facts: how it was trained, as its file says.
@@ -95,7 +95,7 @@ class Features(NamedTuple):
         """Features of images in [-1, 1], float32, whatever they are; `check_finite` says what is wrong with them.
 
         Args:
-          devices: those of this process to spread the images over; JAX's first if empty.
+          devices: devices of this process to spread the images over; JAX's first if empty.
         """
         if not len(images):
             return np.zeros((0, self.width), np.float32)
@@ -198,7 +198,7 @@ def of_reference(
     Args:
       read: the images in [-1, 1] from the first on, batch by batch, each time it is called.
       number: how many there are.
-      devices: those of this process to compute on; JAX's first if empty.
+      devices: devices of this process to compute on; JAX's first if empty.
       cache: the folder; `cache_folder()` if None.
       stored: what the images are made from, which is cheaper to read; the images themselves if None.
       made_by: what makes them from it.
@@ -276,7 +276,7 @@ def load(path: epath.PathLike, kinds: Collection[str] = ("pool",), pipeline: str
 
     Args:
       path: the file, CLIP's folder, or the name of a data set whose classifier is shipped.
-      kinds: those wanted, see `Features`.
+      kinds: kinds of features that are wanted, see `Features`.
       pipeline: "data", or for Inception a name in `pipelines.PIPELINES`.
 
     Raises:

@@ -28,7 +28,7 @@ def inception_score(probabilities: Float[np.ndarray, "example label"], part: int
     and the score is the mean over the parts, of which the last may be smaller. Here it is computed in float64.
 
     Args:
-      probabilities: of the classes, for each example (`pretrained.inception.Outputs.probabilities`).
+      probabilities: probability of each class, for each example (`pretrained.inception.Outputs.probabilities`).
       part: number of examples of a part.
 
     Raises:

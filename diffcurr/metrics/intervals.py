@@ -21,7 +21,7 @@ class Interval(NamedTuple):
     high: Float[np.ndarray, "*rest"]
 
     def as_json(self) -> dict[str, float]:
-        """Of a single estimate: `value`, `low` and `high`."""
+        """`value`, `low` and `high` of a single estimate."""
         return {"value": float(self.mean), "low": float(self.low), "high": float(self.high)}
 
 

@@ -70,7 +70,7 @@ def _cut(pixels: Images) -> Levels:
 
 
 def _like(images: Images, number: float) -> np.floating:
-    """In the precision of the images, as PyTorch computes with a number and an array."""
+    """The number in the precision of the images, as PyTorch computes with a number and an array."""
     return images.dtype.type(number)
 
 

@@ -18,7 +18,7 @@ def accuracy(
     """Accuracy on unseen examples of a logistic regression, by scikit-learn, on features of mean 0 and deviation 1.
 
     Args:
-      features, labels: of what it is fitted to.
+      features, labels: examples that it is fitted to.
     """
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
     return float(classifier.fit(features, labels).score(unseen, unseen_labels))

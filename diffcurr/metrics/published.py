@@ -24,7 +24,6 @@ from diffcurr.pretrained import inception
 from diffcurr.pretrained.arrays import HEADERS
 
 MOST_BYTES = 2**34  # ADM's largest reference batch, of 512x512, is half of it
-CHUNK = 2**24  # bytes that are hashed at a time
 REMEDY = "give reference statistics as EDM and ADM publish them, an .npz of mu and sigma; pickles are not read"
 
 
@@ -73,11 +72,9 @@ def read(
                 number = shape[0]
         if pool is None and not number:
             raise UserError(f"{path}: holds neither mu and sigma nor pictures arr_0: {REMEDY}")
-    content = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            content.update(chunk)
-    return Published(content.hexdigest()[:8], pool, spatial, number)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
+    return Published(digest, pool, spatial, number)
 
 
 def pictures(

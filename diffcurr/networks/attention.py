@@ -34,7 +34,7 @@ class Choice(NamedTuple):
     """The implementation that a program is compiled with.
 
     Attributes:
-      name: its row in `IMPLEMENTATIONS`.
+      name: key of the implementation in `IMPLEMENTATIONS`.
       instead: of what `auto` would have taken for so many tokens, why it cannot be; empty where it can.
     """
 

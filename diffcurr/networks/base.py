@@ -27,7 +27,7 @@ class Network(Protocol):
           shape: shape of x without the batch, such as (height, width, channels).
           condition: name -> `conditioning.Field` of everything that it is told beside x.
           learn_variance: whether it outputs a variance too, that is, twice the channels.
-          settings: those of the config, and `dtype`, the compute dtype, and `rngs`, for the first parameters.
+          settings: the settings of the config, the compute dtype `dtype`, and `rngs` for the first parameters.
 
         Raises:
           ValueError: if it cannot take such an x or condition.

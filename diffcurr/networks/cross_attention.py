@@ -33,7 +33,7 @@ class CrossAttention(nnx.Module):
     def __init__(self, hidden_size: int, num_heads: int, linear: MakeLinear, text_width: int = 0):
         """
         Args:
-          text_width: of the states of the words; hidden_size if 0.
+          text_width: length of the state of a word; hidden_size if 0.
         """
         self.num_heads = num_heads
         xavier = initializers.xavier_uniform()

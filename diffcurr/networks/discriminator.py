@@ -27,8 +27,8 @@ class Discriminator(nnx.Module):
         """
         Args:
           sides: height and width of the pictures.
-          in_channels: of the pictures.
-          channels: of the first block; each has twice as many as the one before, up to `MOST`.
+          in_channels: channels of the pictures.
+          channels: channels of the first block; each has twice as many as the one before, up to `MOST`.
           dtype: compute dtype; parameters are float32.
         """
         self.dtype = jnp.dtype(dtype)

@@ -5,7 +5,7 @@ is the setting `shared_modulation`.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
@@ -21,16 +21,9 @@ from diffcurr.networks import attention as attention_lib
 from diffcurr.networks import embeddings
 from diffcurr.networks.cross_attention import CrossAttention, MakeLinear, TextProjection
 from diffcurr.networks.layers import Linear
-from diffcurr.networks.products import PRODUCT
-
-REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
-    "none": None,  # keep every activation
-    # keep the results of the weight products, and of attention where a kernel computes it
-    "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.save_only_these_names(PRODUCT, attention_lib.ATTENDED), attention_lib.is_cudnn
-    ),
-    "full": jax.checkpoint_policies.nothing_saveable,  # keep each block's input alone
-}
+from diffcurr.networks.patches import patchify, unpatchify
+from diffcurr.networks.remat import REMAT_POLICIES, in_scan
+from diffcurr.stacked import stack
 
 TIME_FEATURES = 256  # width of the sinusoidal time embedding, a constant of the public network
 
@@ -38,7 +31,7 @@ TIME_FEATURES = 256  # width of the sinusoidal time embedding, a constant of the
 class DiT(nnx.Module):
     """Patches -> transformer blocks modulated by time and class -> patches.
 
-    The blocks are one block with stacked parameters, applied by `jax.lax.scan`: compile time does not grow with depth.
+    The blocks are one block with stacked parameters, applied by `jax.lax.scan`.
 
     Called with
       x: float [B, H, W, C], H = W = input_size;
@@ -88,8 +81,8 @@ class DiT(nnx.Module):
           text_width: width of the states of the words of a text; 0 for a network that is told none.
           shared_modulation: compute one modulation for all blocks, to which each adds a table of learned numbers, as
             PixArt-alpha does, instead of one for each block: a third of their parameters less.
-          attention: of the tokens to each other: `xla`, `flash` (on a TPU), `cudnn` (on a GPU), or `auto`, which takes
-            XLA's below 1,024 tokens and from there on what the platform has. The numbers are equal to rounding.
+          attention: how tokens attend to each other: `xla`, `flash` (on a TPU), `cudnn` (on a GPU), or `auto`, which
+            takes XLA's below 1,024 tokens and from there on what the platform has. The numbers are equal to rounding.
           remat: what the backward pass keeps: `none` (recompute nothing), `dots` (keep weight products), `full`.
           scan_unroll: blocks written out per iteration of the scan.
           dtype: compute dtype; parameters are float32.
@@ -125,17 +118,14 @@ class DiT(nnx.Module):
             else None
         )
 
-        @nnx.split_rngs(splits=depth)
-        @nnx.vmap(in_axes=0, out_axes=0)
-        def stack(rngs: nnx.Rngs) -> Block:
-            settings: dict[str, Any] = {
-                "told_text": text_width > 0,
-                "shared_modulation": shared_modulation,
-                "attention": attention,
-            }
-            return Block(hidden_size, num_heads, mlp_ratio, self.dtype, **settings, rngs=rngs)
-
-        self.blocks = stack(rngs)
+        settings: dict[str, Any] = {
+            "told_text": text_width > 0,
+            "shared_modulation": shared_modulation,
+            "attention": attention,
+        }
+        self.blocks = stack(
+            lambda rngs: Block(hidden_size, num_heads, mlp_ratio, self.dtype, **settings, rngs=rngs), depth, rngs
+        )
         if shared_modulation:
             self.shared_modulation = linear(hidden_size, 6 * hidden_size, normal)
             self.final_table = _table(2, hidden_size, rngs)
@@ -228,9 +218,7 @@ class DiT(nnx.Module):
                 keys_values_bld = block.text.keys_values(text)
             return block(tokens_btd, modulation, keys_values_bld, mask_bl), None
 
-        if self.remat != "none":
-            # Inside a scan, XLA cannot merge the recomputation with the forward pass, so the barriers are not needed.
-            apply_block = jax.checkpoint(apply_block, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        apply_block = in_scan(apply_block, self.remat)
         of_blocks = (block_params, keys_values)
         kept_btd: Array | None = None
 
@@ -327,7 +315,7 @@ class Block(nnx.Module):
         """
         Args:
           condition: what the modulation follows from; or, where all blocks share one, that.
-          keys_values_bld, mask_bl: of the text, see `CrossAttention`.
+          keys_values_bld, mask_bl: the text, see `CrossAttention`.
         """
         if hasattr(self, "modulation_table"):
             modulation = condition + self.modulation_table[...].astype(condition.dtype).reshape(-1)
@@ -378,18 +366,3 @@ def modulate(
 ) -> Float[Array, "batch token width"]:
     """x (1 + scale) + shift, the same for every token."""
     return x_btd * (1 + scale_bd[:, None]) + shift_bd[:, None]
-
-
-def patchify(x: Float[Array, "batch height width channel"], p: int) -> Float[Array, "batch token features"]:
-    """Cuts images into p x p patches, row by row; features are ordered (row, column, channel)."""
-    b, h, w, c = x.shape
-    return x.reshape(b, h // p, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, p * p * c)
-
-
-def unpatchify(
-    tokens: Float[Array, "batch token features"], p: int, height: int, width: int
-) -> Float[Array, "batch height width channel"]:
-    """Inverse of `patchify`."""
-    b, _, features = tokens.shape
-    x = tokens.reshape(b, height // p, width // p, p, p, features // (p * p))
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, height, width, -1)

@@ -147,7 +147,7 @@ def _public(path: Path, network: DiT, names: Names) -> tuple[tuple[str, ...], Tr
 
 
 def _first_half_of_channels(inner: Transform, network: DiT) -> Transform:
-    """Of the last layer, whose features are ordered (row, column, channel), half where it has twice our width.
+    """The layout of the last layer, whose features are ordered (row, column, channel); half of it if twice as wide.
 
     The inverse gives what there is.
     """

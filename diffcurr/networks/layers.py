@@ -24,7 +24,7 @@ class Linear(nnx.Linear, Layer):
         return products.linear(inputs.astype(self.dtype), kernel, bias, self.places(kernel.shape, inputs.ndim))
 
     def in_parts(self, inputs: Float[Array, "*batch inside"], number: int) -> tuple[Float[Array, "*batch part"], ...]:
-        """Its outputs cut into a number of equal parts."""
+        """The outputs, cut into a number of equal parts."""
         kernel, bias = self.kernel[...], None if self.bias is None else self.bias[...]
         inside, outside = kernel.shape
         places = self.places(kernel.shape, inputs.ndim)

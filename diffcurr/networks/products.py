@@ -43,10 +43,10 @@ def linear_in_parts(
     places: Places,
     number: int,
 ) -> tuple[Float[Array, "*batch part"], ...]:
-    """As `linear`, its outputs cut into equal parts, each a product with its part of the kernel and so no copy.
+    """Like `linear`, with outputs cut into equal parts, each a product with its part of the kernel and so no copy.
 
     Args:
-      places: of the kernel, and of each of its parts.
+      places: where the kernel and each of its parts lie.
     """
     biases = [None] * number if bias is None else jnp.split(bias, number)
     outputs = _parted_product(x, kernel, places, number)

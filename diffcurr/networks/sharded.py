@@ -27,7 +27,7 @@ class Layer(nnx.Module):
         """Where the arrays of its product lie; None where nothing is spread, or its place was not told.
 
         Args:
-          shape: of its kernel.
+          shape: shape of the layer's kernel.
           rank: number of axes of what goes in.
         """
         return places(f"{self.path}/kernel", shape, rank) if self.path else None
@@ -81,7 +81,7 @@ class Places(NamedTuple):
 
 
 def places(path: str, shape: tuple[int, ...], rank: int) -> Places | None:
-    """Those of a product with the kernel of this path; None where every device has the whole kernel.
+    """The places of a product with the kernel of this path; None where every device has the whole kernel.
 
     Args:
       shape: the kernel's.

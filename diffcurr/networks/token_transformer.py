@@ -16,9 +16,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffcurr import ranges
 from diffcurr.networks import attention as attention_lib
-from diffcurr.networks.dit import REMAT_POLICIES
 from diffcurr.networks.layers import Linear
+from diffcurr.networks.remat import REMAT_POLICIES, in_scan
 from diffcurr.networks.sharded import keep_batch_spread
+from diffcurr.stacked import stack
 
 
 class Cache(NamedTuple):
@@ -40,7 +41,7 @@ class TokenTransformer(nnx.Module):
     Called with
       tokens: int [B, rows, columns] in 0..num_codes - 1;
       condition: {"label": int [B]} in 0..num_classes, where num_classes itself stands for "no class", unless that is 0;
-      key: for dropout, in training;
+      key: random key of dropout, in training;
     it returns float32 [B, rows * columns, num_codes].
     """
 
@@ -68,8 +69,8 @@ class TokenTransformer(nnx.Module):
     ):
         """
         Args:
-          rows: of the grid of tokens.
-          columns: of it.
+          rows: number of rows of the grid of tokens.
+          columns: number of columns of the grid of tokens.
           num_codes: number of codes, of which each token is one.
           num_classes: 0 for an unconditional network.
           hidden_size: width; divisible by num_heads.
@@ -80,7 +81,7 @@ class TokenTransformer(nnx.Module):
             adds.
           class_dropout_prob: the share of labels that training replaces by "no class"; above 0 the prefix has a row for
             it. The dropping itself is the train step's, which owns all randomness.
-          attention: of the tokens to those before them, see `DiT`.
+          attention: how tokens attend to those before them, see `DiT`.
           remat: what the backward pass keeps: `none` (recompute nothing), `dots` (keep weight products), `full`.
           scan_unroll: blocks written out per iteration of the scan.
           dtype: compute dtype; parameters and logits are float32.
@@ -102,12 +103,9 @@ class TokenTransformer(nnx.Module):
         self.codes = _table(num_codes, hidden_size, rngs)
         self.positions = _table(rows * columns, hidden_size, rngs)
 
-        @nnx.split_rngs(splits=depth)
-        @nnx.vmap(in_axes=0, out_axes=0)
-        def stack(rngs: nnx.Rngs) -> Block:
-            return Block(hidden_size, mlp_size, num_heads, depth, attention, self.dtype, rngs=rngs)
-
-        self.blocks = stack(rngs)
+        self.blocks = stack(
+            lambda rngs: Block(hidden_size, mlp_size, num_heads, depth, attention, self.dtype, rngs=rngs), depth, rngs
+        )
         self.final_norm = _norm(hidden_size, self.dtype, rngs)
         self.head = _linear(hidden_size, num_codes, 0.02, self.dtype, rngs)
 
@@ -183,9 +181,7 @@ class TokenTransformer(nnx.Module):
             x_btd = nnx.merge(block_def, params)(x_btd, self.dropout, key)
             return x_btd, jnp.mean(x_btd.astype(jnp.float32), axis=1) if averages else None
 
-        if self.remat != "none":
-            # Inside a scan, XLA cannot merge the recomputation with the forward pass, so the barriers are not needed.
-            apply_block = jax.checkpoint(apply_block, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        apply_block = in_scan(apply_block, self.remat)
         found: tuple[Array, Any] = jax.lax.scan(apply_block, x_btd, (block_params, keys), unroll=self.scan_unroll)
         return found
 
@@ -201,7 +197,7 @@ class TokenTransformer(nnx.Module):
 
         Args:
           cache: with all positions before it.
-          position: from 0, row by row.
+          position: number of the token, from 0, row by row.
           before: the token at the position before; of no account at the first.
         """
         seen = jnp.where(position == 0, self._prefix(condition, len(before)), self.codes[...][before])
@@ -284,7 +280,7 @@ def _table(rows: int, width: int, rngs: nnx.Rngs) -> nnx.Param[Array]:
 
 
 def _norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """With a learned scale and shift; its statistics are computed in float32."""
+    """A layer norm with a learned scale and shift; its statistics are computed in float32."""
     return nnx.LayerNorm(width, epsilon=1e-6, use_fast_variance=False, dtype=dtype, rngs=rngs)
 
 

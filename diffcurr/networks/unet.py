@@ -80,7 +80,7 @@ class SongUNet(nnx.Module):
           model_channels: width at the highest resolution, before `channel_mult` of each resolution.
           num_blocks: residual blocks a resolution (one more in the decoder).
           channel_mult: width at each resolution, as a multiple of model_channels; each halves the one before.
-          attn_resolutions: those with attention; the lowest resolution always has it once, in the decoder's middle.
+          attn_resolutions: resolutions with attention; the lowest always has it once, in the decoder's middle.
           dropout: within each block, where a key is given.
           channel_mult_emb, channel_mult_noise: widths of the condition and of the noise level's embedding, as multiples
             of model_channels.

@@ -58,7 +58,7 @@ class UNetBlock(nnx.Module):
         """
         Args:
           kept: which activations are not dropped.
-          keys_values_bld, mask_bl: of a text, see `CrossAttention`, for a block that attends to it.
+          keys_values_bld, mask_bl: a text, see `CrossAttention`, for a block that attends to it.
         """
         h = self.conv0(nnx.silu(self.norm0(x)))
         h = nnx.silu(self.norm1(h + self.affine(emb)[:, None, None]))
@@ -164,7 +164,7 @@ class Maker:
         )
 
     def text_linear(self, in_features: int, out_features: int, kernel_init: Any) -> Linear:
-        """As `cross_attention.MakeLinear`."""
+        """See `cross_attention.MakeLinear`."""
         return Linear(in_features, out_features, kernel_init=kernel_init, dtype=self._dtype, rngs=self._rngs)
 
     def conv(

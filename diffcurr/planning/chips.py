@@ -25,7 +25,7 @@ class Chip:
       target: what XLA has to know of a GPU (its `GpuTargetConfigProto`, as text); empty for a TPU.
       float32_flops: peak of float32 products as JAX multiplies them unless it is told otherwise: a GPU in TF32. A TPU
         rounds the factors to bfloat16, so that it is 0: that of bfloat16.
-      clock: of the matrix units, per second; 0 where it does not follow from published figures.
+      clock: cycles of the matrix units, per second; 0 where it does not follow from published figures.
     """
 
     memory: float
@@ -38,7 +38,7 @@ class Chip:
     clock: float = 0.0
 
     def peak(self, dtype: str) -> float:
-        """Of dense products of this dtype, per second."""
+        """Peak rate of dense products of this dtype, in operations a second."""
         return (self.float32_flops if dtype == "float32" else 0.0) or self.flops
 
 

@@ -1,8 +1,8 @@
-"""What pretrained networks share: attention, stacked blocks, and the names of public arrays."""
+"""What pretrained networks share: attention, CLIP's blocks, and the names of public arrays."""
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,6 @@ from diffcurr.weights import Path, Source
 
 PRECISION = jax.lax.Precision.HIGHEST  # as PyTorch's float32
 LOWEST = float(np.finfo(np.float32).min)  # the score of what is not looked at; minus infinity would make empty rows NaN
-
-Module = TypeVar("Module", bound=nnx.Module)
 
 linear = functools.partial(nnx.Linear, precision=PRECISION)
 layer_norm = functools.partial(nnx.LayerNorm, use_fast_variance=False)
@@ -115,27 +113,6 @@ def check_heads(hidden_size: int, num_heads: int) -> None:
     """Raises ValueError if the width cannot be divided among the heads."""
     if hidden_size % num_heads:
         raise ValueError(f"hidden_size = {hidden_size}: must be divisible by num_heads = {num_heads}")
-
-
-def stack(make: Callable[[nnx.Rngs], Module], number: int, rngs: nnx.Rngs) -> Module:
-    """Blocks of one kind as one module, whose parameters have a first axis of length `number`; for `scan`."""
-
-    @nnx.split_rngs(splits=number)
-    @nnx.vmap(in_axes=0, out_axes=0)
-    def stacked(rngs: nnx.Rngs) -> Module:
-        return make(rngs)
-
-    return stacked(rngs)
-
-
-def scan(stacked: nnx.Module, x: Array, *others: Any) -> Array:
-    """x through blocks of `stack`, one after another; each is called with (x, *others)."""
-    block, params = nnx.split(stacked)
-
-    def apply_block(x: Array, params: Any) -> tuple[Array, None]:
-        return nnx.merge(block, params)(x, *others), None
-
-    return jax.lax.scan(apply_block, x, params)[0]
 
 
 def sources(network: nnx.Module, names: Mapping[str, str], num_layers: int, prefix: str = "") -> dict[Path, Source]:

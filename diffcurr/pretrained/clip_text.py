@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from diffcurr import weights
+from diffcurr import stacked, weights
 from diffcurr.errors import concerning
 from diffcurr.pretrained import blocks, text
 from diffcurr.weights import Layout
@@ -70,7 +70,7 @@ class CLIPText(nnx.Module):
         self.num_layers, self.max_positions, self.eos_token_id = num_layers, max_positions, eos_token_id
         self.tokens = nnx.Embed(vocab_size, hidden_size, rngs=rngs)
         self.positions = nnx.Param(0.01 * jax.random.normal(rngs.params(), (max_positions, hidden_size)))
-        self.blocks = blocks.stack(
+        self.blocks = stacked.stack(
             lambda rngs: blocks.CLIPBlock(hidden_size, intermediate_size, num_heads, hidden_act, EPSILON, rngs),
             num_layers,
             rngs,
@@ -88,7 +88,7 @@ class CLIPText(nnx.Module):
         if length > self.max_positions:
             raise ValueError(f"{length} tokens: the network has {self.max_positions} positions")
         x = self.tokens(ids) + self.positions[:length]
-        states = self.norm(blocks.scan(self.blocks, x, jnp.tril(jnp.ones((1, 1, length, length), bool))))
+        states = self.norm(stacked.scan(self.blocks, x, jnp.tril(jnp.ones((1, 1, length, length), bool))))
         end = jnp.argmax(ids if self.eos_token_id == OLD_END else ids == self.eos_token_id, axis=1)
         pooled = states[jnp.arange(len(ids)), end]
         return states, pooled if self.projection is None else self.projection(pooled)

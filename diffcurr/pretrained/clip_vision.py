@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from diffcurr import weights
+from diffcurr import stacked, weights
 from diffcurr.errors import concerning
 from diffcurr.pretrained import blocks, resizing, text
 from diffcurr.weights import Layout
@@ -83,7 +83,7 @@ class CLIPVision(nnx.Module):
         number = 1 + (image_size // patch_size) ** 2
         self.positions = nnx.Param(0.02 * jax.random.normal(rngs.params(), (number, hidden_size)))
         self.pre_norm, self.post_norm = (blocks.layer_norm(hidden_size, epsilon=EPSILON, rngs=rngs) for _ in range(2))
-        self.blocks = blocks.stack(
+        self.blocks = stacked.stack(
             lambda rngs: blocks.CLIPBlock(hidden_size, intermediate_size, num_heads, hidden_act, EPSILON, rngs),
             num_layers,
             rngs,
@@ -101,7 +101,7 @@ class CLIPVision(nnx.Module):
         x = x.reshape(len(x), -1, x.shape[-1])
         token_b1d = jnp.broadcast_to(self.class_embedding[...], (len(x), 1, x.shape[-1]))
         x = self.pre_norm(jnp.concatenate([token_b1d, x], axis=1) + self.positions[...])
-        states = blocks.scan(self.blocks, x)
+        states = stacked.scan(self.blocks, x)
         pooled = self.post_norm(states[:, 0])
         return states, pooled if self.projection is None else self.projection(pooled)
 

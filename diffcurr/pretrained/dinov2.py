@@ -9,7 +9,6 @@ import functools
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ from jaxtyping import Array, Float
 
 from diffcurr import weights
 from diffcurr.pretrained import resizing
-from diffcurr.pretrained.blocks import stack
+from diffcurr.stacked import scan, stack
 from diffcurr.weights import Layout, Path, Source, Transform
 
 PRECISION = jax.lax.Precision.HIGHEST  # as PyTorch's float32
@@ -118,14 +117,7 @@ class DINOv2(nnx.Module):
         rows, columns = x.shape[1:3]
         token_b1d = jnp.broadcast_to(self.cls_token[...], (len(x), 1, self.hidden_size))
         x = jnp.concatenate([token_b1d, x.reshape(len(x), rows * columns, self.hidden_size)], axis=1)
-        x = x + self._positions(rows, columns)
-        block, params = nnx.split(self.blocks)
-
-        def apply_block(x: Array, params: Any) -> tuple[Array, None]:
-            return nnx.merge(block, params)(x), None
-
-        x, _ = jax.lax.scan(apply_block, x, params)
-        states = self.norm(x)
+        states = self.norm(scan(self.blocks, x + self._positions(rows, columns)))
         return states, states[:, 0]
 
     def _positions(self, rows: int, columns: int) -> Float[Array, "token feature"]:

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from diffcurr import weights
+from diffcurr import stacked, weights
 from diffcurr.errors import UserError, concerning
 from diffcurr.pretrained import blocks, text
 from diffcurr.weights import Layout
@@ -75,7 +75,7 @@ class BERT(nnx.Module):
             nnx.Embed(number, hidden_size, rngs=rngs) for number in (vocab_size, max_positions, num_types)
         )
         self.norm = blocks.layer_norm(hidden_size, epsilon=EPSILON, rngs=rngs)
-        self.blocks = blocks.stack(
+        self.blocks = stacked.stack(
             lambda rngs: Block(hidden_size, intermediate_size, num_heads, rngs=rngs), num_layers, rngs
         )
 
@@ -87,7 +87,7 @@ class BERT(nnx.Module):
         if ids.shape[1] > self.max_positions:
             raise ValueError(f"{ids.shape[1]} tokens: the network has {self.max_positions} positions")
         x = self.tokens(jnp.asarray(ids)) + self.types.embedding[0] + self.positions.embedding[: ids.shape[1]]
-        return blocks.scan(self.blocks, self.norm(x), jnp.asarray(mask, bool)[:, None, None])
+        return stacked.scan(self.blocks, self.norm(x), jnp.asarray(mask, bool)[:, None, None])
 
     def torch_layout(self, arrays: Collection[str]) -> Layout:
         """Where each parameter comes from (`diffcurr.networks.convert.load_torch`)."""
@@ -163,7 +163,7 @@ def load(folder: text.PathLike | None = None, *, batch_size: int = text.BATCH_SI
     """The encoder of a folder.
 
     Args:
-      folder: as of `sentence-transformers/all-MiniLM-L6-v2`; that of the installed package if None or "".
+      folder: folder like `sentence-transformers/all-MiniLM-L6-v2`; the installed package's if None or "".
       batch_size: texts that are encoded at a time.
 
     Raises:

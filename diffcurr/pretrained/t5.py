@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from diffcurr import weights
+from diffcurr import stacked, weights
 from diffcurr.errors import concerning
 from diffcurr.pretrained import blocks, text
 from diffcurr.weights import Layout
@@ -64,7 +64,7 @@ class T5Encoder(nnx.Module):
           d_kv: width of each head; num_heads * d_kv need not be D.
           d_ff: width of each block's gated MLP.
           num_buckets: kinds of distances between tokens, half of them for tokens that come later; divisible by 4.
-          max_distance: from it on distances are of one kind.
+          max_distance: distance from which on all distances share a bucket.
 
         Raises:
           ValueError: naming the argument, if the sizes do not fit.
@@ -76,7 +76,7 @@ class T5Encoder(nnx.Module):
         self.num_layers, self.num_buckets, self.max_distance = num_layers, num_buckets, max_distance
         self.tokens = nnx.Param(jax.random.normal(rngs.params(), (vocab_size, d_model)))
         self.distances = nnx.Param(d_model**-0.5 * jax.random.normal(rngs.params(), (num_buckets, num_heads)))
-        self.blocks = blocks.stack(lambda rngs: Block(d_model, d_kv, d_ff, num_heads, rngs), num_layers, rngs)
+        self.blocks = stacked.stack(lambda rngs: Block(d_model, d_kv, d_ff, num_heads, rngs), num_layers, rngs)
         self.norm = nnx.RMSNorm(d_model, epsilon=EPSILON, rngs=rngs)
 
     def __call__(
@@ -86,7 +86,7 @@ class T5Encoder(nnx.Module):
     ) -> Float[Array, "batch token feature"]:
         bias = self.distances[...][buckets(ids.shape[1], self.num_buckets, self.max_distance)]
         x = self.tokens[...][jnp.asarray(ids)]
-        x = blocks.scan(self.blocks, x, jnp.asarray(mask, bool)[:, None, None], bias.transpose(2, 0, 1))
+        x = stacked.scan(self.blocks, x, jnp.asarray(mask, bool)[:, None, None], bias.transpose(2, 0, 1))
         return self.norm(x)
 
     def torch_layout(self, arrays: Collection[str]) -> Layout:

@@ -98,7 +98,7 @@ def grid_table(grids: Mapping[str, Mapping[str, Interval]], baseline: str) -> st
     """Formats the distance over the baseline's after the last step on each sampling grid as a Markdown table.
 
     Args:
-      grids: by grid and arm.
+      grids: ratio of the distances, by grid and arm.
       baseline: name of the baseline.
     """
     arms = list(next(iter(grids.values())))

@@ -43,7 +43,7 @@ def draw_curriculum(rows: Sequence[Mapping[str, Any]], levels: Levels) -> Figure
     out.
 
     Args:
-      rows: those of `metrics.jsonl`, with `step`, `stage`, `num_stages` and `loss_by_cluster`, and of newer versions
+      rows: rows of `metrics.jsonl`, with `step`, `stage`, `num_stages` and `loss_by_cluster`, and of newer versions
         `noise_error_by_cluster` and `weight_by_cluster`; None marks a cluster that was not trained.
       levels: the clusters, and log-SNR at the process's levels.
 

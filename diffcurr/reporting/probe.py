@@ -9,9 +9,9 @@ def draw_probe(trained: Sequence[float], random: Sequence[float], pixels: float)
     """Accuracy over blocks.
 
     Args:
-      trained: of the features of each block.
-      random: of the same network before it was trained.
-      pixels: of the pixels themselves.
+      trained: accuracy with the features of each block.
+      random: accuracies with the same network before it was trained.
+      pixels: accuracy with the pixels themselves.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes, blocks = figure.add_subplot(), range(1, len(trained) + 1)

@@ -26,9 +26,9 @@ class RealPictures:
     """The pictures of a data set that samples are compared with; latents are decoded.
 
     Attributes:
-      dataset: of pixels, or of latents.
+      dataset: data set of pixels, or of latents.
       decoder: decodes the latents.
-      held_out: those that training never sees, and not those that it does.
+      held_out: whether they are the pictures that training never sees, or those that it does.
       process_index, process_count: each process reads its share.
     """
 

@@ -32,16 +32,16 @@ class Sampling(ranges.Checked):
     """The settings of `sampling`.
 
     Attributes:
-      steps: network evaluations (twice as many, but at the last, with `heun`).
+      steps: steps of the sampler; each evaluates the network once, with `heun` twice but for the last.
       last_step: length of the last step in native time, where the process lets it be chosen; its own choice if 0.
       spacing: `process`, its own grid, or `log_snr`, evenly in log-SNR between the same ends.
       guidance: scale of classifier-free guidance; 1 is none.
       guidance_interval: the quantiles u between which samples are guided.
       guidance_channels: so many first channels are guided; all if 0.
       clip: limit of |x0-hat|; 0 for none.
-      temperature: of tokens, logits are divided by it; below 1, likely tokens become more so.
-      top_k: of tokens, only so many of the likeliest are drawn at each place; 0 for all.
-      top_p: of tokens, only the likeliest that together reach this probability are drawn.
+      temperature: divides the logits of tokens; below 1, likely tokens become more so.
+      top_k: number of the likeliest tokens that may be drawn at each place; 0 for all.
+      top_p: probability that the likeliest tokens, of which one is drawn, reach together.
     """
 
     steps: ranges.Steps

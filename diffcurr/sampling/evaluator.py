@@ -29,7 +29,7 @@ class Evaluator:
 
     Attributes:
       sampler: draws the samples.
-      pictures: of the data set.
+      pictures: real pictures of the data set.
       features: network whose features both are compared by.
       measure: what is measured of the features of `number` samples; process 0 does it.
       key, condition, number: the samples.

@@ -32,7 +32,7 @@ class Grid(ranges.Checked):
     Attributes:
       images: held-out images, at most; 0 for none.
       log_snr: the ends of the grid of log-SNR.
-      levels: its number of levels.
+      levels: number of levels of the grid.
     """
 
     images: Annotated[int, at.Interval(ge=0, le=10**8)]
@@ -79,7 +79,7 @@ class HeldOutError:
     """A function of parameters, always of the same images and the same noise.
 
     Attributes:
-      graph, process: as trained.
+      graph, process: the network and process that were trained.
       images: the held-out images as they are noised, with what the network is told; in every process all of them.
       values: the values that they take, for pixels; None for latents, and where they are too many to tell apart.
       grid: the noise levels.

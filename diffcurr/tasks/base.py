@@ -59,7 +59,7 @@ class Task(ranges.Checked, abc.ABC):
         """Shape of what `network` of the config is made for.
 
         Args:
-          shape: of an encoded picture.
+          shape: shape of an encoded picture.
 
         Raises:
           ValueError: if there is none.
@@ -115,7 +115,7 @@ class Task(ranges.Checked, abc.ABC):
 
     @abc.abstractmethod
     def evaluator(self, experiment: Experiment, number: int) -> Evaluator:
-        """What measures a state by so many pictures; process 0 is told what was measured, the others nothing."""
+        """What measures a state by so many pictures. Process 0 is told all of it, the others may be told nothing."""
 
     def position(self, experiment: Experiment) -> dict[str, Any]:
         """What a checkpoint keeps beside the state, as JSON values."""

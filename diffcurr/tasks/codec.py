@@ -97,7 +97,7 @@ class CodecTask(Task):
         """Reconstructions of the first pictures beside all pictures, and their error.
 
         Args:
-          number: of pictures that are reconstructed; all of them where there are fewer.
+          number: number of pictures to be reconstructed; all of them where there are fewer.
         """
         pictures, features = experiment.pictures, experiment.find_features()
         number = min(number, pictures.number)

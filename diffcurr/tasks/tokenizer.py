@@ -39,7 +39,7 @@ class Tokenizer(CodecTask):
       perceptual: the loss of features.
       adversarial: weight of the discriminator's opinion; 0 for no discriminator.
       adversarial_start: step from which on it counts, and is trained.
-      discriminator_channels: of its first block; each block has twice as many as the one before, up to 512.
+      discriminator_channels: channels of the discriminator's first block; each later one has twice as many, up to 512.
       restart_after: steps without use after which a code of a codebook is put where vectors are that have no code near;
         in the first step, all codes that it does not use; 0 for never, as in the paper.
     """

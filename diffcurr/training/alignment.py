@@ -67,7 +67,7 @@ class Alignment(ranges.Checked, abc.ABC):
         Args:
           network: with what was attached.
           tokens_btd: what came out of the block.
-          features_btf: those of the clean pictures.
+          features_btf: features of the clean pictures.
         """
 
 
@@ -93,8 +93,8 @@ class Repa(Alignment):
 
     Attributes:
       block: the block, counted from 1, whose output the head sees.
-      weight: of the loss, beside a denoising loss that is the mean over pixels. Where a process sums over them, as
-        EDM's does, it is multiplied by their number.
+      weight: weight of the loss, beside a denoising loss that is the mean over pixels. Where a process sums over them,
+        as EDM's does, it is multiplied by their number.
       until: steps that are taken with it; 0 for all.
       hidden: width of the head's two inner layers.
       features: width of the features; 0 for that of those stored, which must be there then.

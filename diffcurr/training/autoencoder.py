@@ -22,7 +22,7 @@ class AutoencoderStep(Updating):
     """Everything about the step that does not change during a run.
 
     Attributes:
-      norm: of the error of a reconstruction: absolute or squared.
+      norm: error of a reconstruction: absolute (l1) or squared (l2).
       kl: weight of the divergence.
     """
 

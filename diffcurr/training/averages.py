@@ -63,7 +63,7 @@ def of_width(workdir: epath.Path, state: TrainState, widths: Sequence[float], wi
     """The parameters averaged with another width at the step of a state, float32 on the host.
 
     Args:
-      state: of the workdir's latest checkpoint; its own averages are exact, the earlier ones are read one by one.
+      state: state of the workdir's latest checkpoint; its own averages are exact, the earlier ones are read one by one.
       widths: `ema.widths` of the run.
       width: sigma_rel, in (0, 0.28].
 

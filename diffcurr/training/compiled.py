@@ -47,11 +47,11 @@ class WithCodec(NamedTuple):
         return result
 
     def lower(self, state: Any, batch: Any, carry: Any) -> Any:
-        """As of `jax.jit`."""
+        """Like a function of `jax.jit`."""
         return self.step.lower(state, batch, carry, self.abstract_params)
 
     def eval_shape(self, state: Any, batch: Any, carry: Any) -> Any:
-        """As of `jax.jit`. Reads no weights."""
+        """Like `jax.jit(...).lower`. Reads no weights."""
         return self.step.eval_shape(state, batch, carry, self.abstract_params)
 
 

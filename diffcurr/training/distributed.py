@@ -143,7 +143,7 @@ def gather(
     """The rows of all processes in the order of their indices, in every process; a row that two hold is there once.
 
     Args:
-      indices: of this process's rows, each at least 0.
+      indices: indices of this process's rows, each at least 0.
       values: the rows; of the same shape and dtype in all processes.
     """
     if jax.process_count() > 1:

@@ -29,8 +29,8 @@ class Optimizer(ranges.Checked, abc.ABC):
       schedule: `constant` after the warm-up; `cosine` to 0 at the last step; `inverse_sqrt`, constant until the step
         `decay_from` and from there on in proportion to 1 / sqrt(step) (EDM2, Karras et al. 2024); or
         `wsd`, constant and then linear to 0 over the share `decay_share` of all steps (Hu et al. 2024, MiniCPM).
-      decay_from: of `inverse_sqrt`, the step from which the rate falls; 0 with the other schedules.
-      decay_share: of `wsd`, the share of all steps at the end in which the rate falls; 0 with the other schedules.
+      decay_from: step from which the rate falls, with `inverse_sqrt`; 0 with the other schedules.
+      decay_share: share of all steps, at the end, in which the rate falls, with `wsd`; 0 with the other schedules.
       clip_norm: largest global norm of the gradient; 0 for no clipping.
     """
 

@@ -43,7 +43,7 @@ class Perceptual(ranges.Checked, abc.ABC):
         """The weights, as NumPy arrays.
 
         Args:
-          shape: of a picture.
+          shape: shape of a picture.
           dataset: name of the data set.
 
         Raises:

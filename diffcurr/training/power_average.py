@@ -58,7 +58,7 @@ def update(average: Any, params: Any, step: Int[Array, ""] | int, gamma: float) 
     """The average after a step. Jit-able.
 
     Args:
-      average: that after the step before; of any finite values before the first.
+      average: average after the step before; any finite values before the first.
       params: the parameters after the step.
       step: steps taken, from 1.
     """
@@ -92,7 +92,7 @@ class Fit(NamedTuple):
     """How stored averages make another.
 
     Attributes:
-      weights: of each stored average.
+      weights: weight of each stored average.
       error: distance of the profiles, over the length of the one that is wanted.
     """
 

@@ -59,7 +59,7 @@ class Profile:
         """A context in which a step is dispatched.
 
         Args:
-          number: of the step, from 1.
+          number: number of the step, from 1.
           folder: where the trace goes.
           wait: waits until the steps that were dispatched are computed.
           clock: leaves out the time for starting and writing the trace.

@@ -71,7 +71,7 @@ class Metrics(NamedTuple):
     """What one step reports; fetched by the host when it is convenient.
 
     Attributes:
-      loss: of denoising, mean over the global batch.
+      loss: denoising loss, mean over the global batch.
       grad_norm: global norm of the gradient, before clipping.
       learning_rate: learning rate of this step.
       stage: the stage this step trained in.
@@ -136,7 +136,7 @@ def microbatch_loss(
     Args:
       batch: x is what is noised: encoded, if there is a codec.
       dropout_key: without one no activation is dropped.
-      factor: of each example's loss in the mean, not of its alignment.
+      factor: factor of each example's denoising loss in the mean.
       step: the weight of the alignment may depend on it.
     """
     network, alignment = nnx.merge(config.graph, params), config.alignment

@@ -112,7 +112,7 @@ def losses(
     reconstructions.
 
     Args:
-      params: of a `Pair`.
+      params: parameters of a `Pair`.
       step: number of steps taken.
       perceptual: weights of the network of the perceptual loss.
     """

@@ -72,7 +72,7 @@ def token_loss(
 
     Args:
       dropped: which examples' conditions are withheld.
-      key: of dropout; nothing is dropped if None.
+      key: random key of dropout; nothing is dropped if None.
     """
     network = nnx.merge(config.graph, params)
     told = config.conditioning.drop(condition, dropped) if condition else {}

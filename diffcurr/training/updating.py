@@ -16,12 +16,12 @@ from diffcurr.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Updating:
-    """Of a step, what does not depend on what it trains; constants of the compiled program.
+    """The settings of a step that every task shares; constants of the compiled program.
 
     Attributes:
       graph: the network's static graph definition (`training.state.split_network`).
       optimizer: an Optax transformation.
-      learning_rate: its schedule, to report.
+      learning_rate: schedule of the learning rate, to report.
       seed: the run's seed; all randomness derives from it.
       ema_decay: per step; 0 keeps no history.
       ema_rampup: the average's half-life is at most this share of the steps so far; 0 for no such limit.

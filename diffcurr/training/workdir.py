@@ -192,7 +192,7 @@ class Workdir:
 
         Args:
           state: shapes of the state.
-          state_of: those of the state of a config.
+          state_of: gives the shapes of the state of a config.
 
         Raises:
           UserError: naming the keys.
@@ -321,7 +321,7 @@ def _read_json(file: epath.Path) -> dict[str, Any]:
     """
     try:
         if "://" not in os.fspath(file) and not stat.S_ISREG(os.stat(file).st_mode):
-            raise OSError("no regular file")  # to read from a pipe would wait for ever
+            raise OSError("no regular file")  # to read from a pipe would wait forever
         found = json.loads(file.read_text())
     except (ValueError, OSError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise UserError(f"{file}: cannot be read ({first_line(error)}): bring back the file that was there") from error

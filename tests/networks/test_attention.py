@@ -13,7 +13,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, NamedSharding, PartitionS
 from diffcurr.errors import UserError
 from diffcurr.networks import attention
 from diffcurr.networks.attention import Choice, Shape
-from diffcurr.networks.dit import REMAT_POLICIES
+from diffcurr.networks.remat import REMAT_POLICIES
 from diffcurr.training.sharding import make_mesh
 
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from diffcurr.conditioning import Class, Field, Nothing
-from diffcurr.networks import DiT, dit
+from diffcurr.networks import DiT, patches
 from diffcurr.networks.embeddings import position_table, timestep_embedding
 from diffcurr.training.state import split_network
 from diffcurr.weights import parameters_of
@@ -152,9 +152,9 @@ def test_from_spec_rejects(shape: tuple[int, ...], field: str, message: str) -> 
 
 def test_patches() -> None:
     x = INPUTS[0]
-    tokens = dit.patchify(x, 2)
+    tokens = patches.patchify(x, 2)
     np.testing.assert_array_equal(tokens[1, 5].reshape(2, 2, 2), x[1, 2:4, 2:4])
-    np.testing.assert_array_equal(dit.unpatchify(tokens, 2, 8, 8), x)
+    np.testing.assert_array_equal(patches.unpatchify(tokens, 2, 8, 8), x)
 
 
 def test_embeddings() -> None:

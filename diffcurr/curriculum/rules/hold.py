@@ -17,7 +17,7 @@ class Hold(Fitted):
     """The same density at every step.
 
     Attributes:
-      density: of the noise levels.
+      density: density of the noise levels that are drawn.
     """
 
     density: Density = Uniform()

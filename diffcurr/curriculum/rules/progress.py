@@ -38,8 +38,8 @@ class Progress(Fitted):
     Attributes:
       floor: the share of the draws that is the process's own.
       memory: examples of each cluster in the short average.
-      lag: the long average's, as a multiple of it.
-      least: is added to each fall; the falls that count are larger.
+      lag: length of the long average, as a multiple of `memory`.
+      least: added to each fall, so that smaller falls hardly count.
     """
 
     floor: ranges.Share = 0.5

@@ -17,7 +17,7 @@ class UncertaintyState(NamedTuple):
     """What is learned.
 
     Attributes:
-      parameters: of the logarithm of each cluster's variance.
+      parameters: parameters of the logarithm of each cluster's variance.
       optimizer: moments of Adam.
     """
 
@@ -37,8 +37,8 @@ class Uncertainty(Fitted):
       features: 0 for a free s in each cluster (ANT-UW; Go et al. 2023 with 5 uniform clusters); otherwise s is a linear
         function of so many Fourier features of log(sigma / alpha) / 4 at the cluster's centre (EDM2, 128 of them;
         Karras et al. 2024, who take each example's own level: with many clusters the same).
-      learning_rate: for s; ANT-UW's.
-      seed: of the frequencies and phases of the features.
+      learning_rate: learning rate of s; the default is ANT-UW's.
+      seed: seed of the frequencies and phases of the features.
     """
 
     features: ranges.Channels = 0

@@ -75,7 +75,7 @@ def make_levels(process: Process, steps: int, last_step: float = 0.0, spacing: s
 
 
 class Step(NamedTuple):
-    """From one level to the next."""
+    """Moves samples from one level to the next."""
 
     time: Float[Array, "*step"]
     time_next: Float[Array, "*step"]
