@@ -23,7 +23,7 @@ from diffcurr.sampling.drawing import DiffusionSampler, Sampling
 from diffcurr.sampling.held_out import HeldOutError
 from diffcurr.tasks.base import CONFIG, WEIGHTS, Experiment, Folder
 from diffcurr.tasks.sampled import Sampled
-from diffcurr.training.compiled import CompiledStep, compile_step
+from diffcurr.training.compiled import CompiledStep, Frozen, compile_step
 from diffcurr.training.rows import read_rows
 from diffcurr.training.state import TrainState, init_state
 from diffcurr.training.step import Draws, Metrics, microbatch_loss, train_step
@@ -47,7 +47,7 @@ class Diffusion(Sampled):
 
     def compiled(self, experiment: Experiment) -> CompiledStep:
         config = experiment.step_config
-        codec = (config.codec.abstract_params(), lambda: experiment.codec_params) if config.codec else None
+        frozen = Frozen(config.codec.abstract_params(), lambda: experiment.codec_params) if config.codec else None
 
         def step(state: TrainState, batch: Any, weights: Any, *params: Any) -> tuple[TrainState, Any, Any]:
             return train_step(state, batch, weights, config, *params)
@@ -57,7 +57,7 @@ class Diffusion(Sampled):
             lambda state: config.rule.weights(state.curriculum),
             experiment.abstract_state,
             experiment.mesh,
-            codec,
+            frozen,
         )
 
     def example_loss(self, experiment: Experiment) -> Callable[[Any], jax.Array]:

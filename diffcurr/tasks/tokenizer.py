@@ -18,7 +18,7 @@ from diffcurr.networks.discriminator import Discriminator
 from diffcurr.tasks.base import Experiment
 from diffcurr.tasks.codec import CodecTask
 from diffcurr.training import dead_codes, sharding
-from diffcurr.training.compiled import CompiledStep, compile_step
+from diffcurr.training.compiled import CompiledStep, Frozen, compile_step
 from diffcurr.training.optimizer import apart
 from diffcurr.training.perceptual import OfClassifier, Perceptual
 from diffcurr.training.state import TrainState
@@ -105,13 +105,13 @@ class Tokenizer(CodecTask):
         def step(state: TrainState, batch: Any, carry: Any, *weights: Any) -> tuple[TrainState, Any, Any]:
             return tokenizer_step(state, batch, carry, settings, *weights)
 
-        other = None
+        frozen = None
         if settings.perceptual:
             perceptual, everywhere = settings.perceptual, sharding.replicated(experiment.mesh)
             shape, name = experiment.dataset.shape, experiment.config.dataset.name
             load = functools.cache(lambda: sharding.place(perceptual.load(shape, name), everywhere))
-            other = perceptual.abstract_params(shape), load
-        return compile_step(step, lambda state: (), experiment.abstract_state, experiment.mesh, other)
+            frozen = Frozen(perceptual.abstract_params(shape), load)
+        return compile_step(step, lambda state: (), experiment.abstract_state, experiment.mesh, frozen)
 
     def example_loss(self, experiment: Experiment) -> Callable[[Any], jax.Array]:
         settings, shape = self.step_of(experiment), experiment.dataset.shape

@@ -21,7 +21,7 @@ from diffcurr.sampling.drawing import Sampling
 from diffcurr.sampling.tokens import NAME, BlockFeatures, HeldOutBits, TokenSampler
 from diffcurr.tasks.base import Experiment
 from diffcurr.tasks.sampled import Sampled
-from diffcurr.training.compiled import CompiledStep, compile_step
+from diffcurr.training.compiled import CompiledStep, Frozen, compile_step
 from diffcurr.training.state import TrainState, init_state
 from diffcurr.training.tokens import Metrics, TokenStep, token_loss, token_step
 from diffcurr.training.window import MeansWindow, Window
@@ -56,14 +56,14 @@ class Tokens(Sampled):
         return init_state(params, experiment.optimizer, NoStages(clusters=1), len(experiment.config.ema.widths))
 
     def compiled(self, experiment: Experiment) -> CompiledStep:
-        codec = experiment.codec.abstract_params(), lambda: experiment.codec_params
+        frozen = Frozen(experiment.codec.abstract_params(), lambda: experiment.codec_params)
         step = functools.partial(token_step, config=self._step(experiment))
         return compile_step(
             lambda state, batch, carry, params: step(state, batch, carry, codec_params=params),
             lambda state: (),
             experiment.abstract_state,
             experiment.mesh,
-            codec,
+            frozen,
         )
 
     def _step(self, experiment: Experiment) -> TokenStep:

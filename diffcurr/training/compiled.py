@@ -27,32 +27,42 @@ def with_shardings(mesh: Mesh, init: Callable[[Any], TrainState], abstract_param
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
 
 
-class WithCodec(NamedTuple):
-    """A compiled step that takes a codec's weights too; called and lowered as one that does not.
+class Frozen(NamedTuple):
+    """Weights that a step takes and does not train, such as those of a codec.
 
     Attributes:
-      step: (state, batch, carry, the codec's weights) -> (state, carry, metrics).
-      abstract_params: shapes of the codec's weights.
-      params: reads the codec's weights.
+      abstract_params: shapes of the weights.
+      params: reads the weights, on every device.
     """
 
-    step: Any
     abstract_params: Any
     params: Callable[[], Any]
 
+
+class WithFrozen(NamedTuple):
+    """A compiled step that takes frozen weights too; called and lowered as one that does not.
+
+    Attributes:
+      step: (state, batch, carry, frozen weights) -> (state, carry, metrics).
+      frozen: the weights.
+    """
+
+    step: Any
+    frozen: Frozen
+
     def __call__(self, state: TrainState, batch: Batch, carry: Any) -> tuple[TrainState, Any, Any]:
         with jax.transfer_guard("allow"):  # at the first call they are read
-            params = self.params()
+            params = self.frozen.params()
         result: tuple[TrainState, Any, Any] = self.step(state, batch, carry, params)
         return result
 
     def lower(self, state: Any, batch: Any, carry: Any) -> Any:
-        """Like a function of `jax.jit`."""
-        return self.step.lower(state, batch, carry, self.abstract_params)
+        """Like `jax.jit(step).lower`. Reads no weights."""
+        return self.step.lower(state, batch, carry, self.frozen.abstract_params)
 
     def eval_shape(self, state: Any, batch: Any, carry: Any) -> Any:
-        """Like `jax.jit(...).lower`. Reads no weights."""
-        return self.step.eval_shape(state, batch, carry, self.abstract_params)
+        """Like `jax.jit(step).eval_shape`. Reads no weights."""
+        return self.step.eval_shape(state, batch, carry, self.frozen.abstract_params)
 
 
 class CompiledStep(NamedTuple):
@@ -77,15 +87,15 @@ def compile_step(
     initial_carry: Callable[[TrainState], Any],
     state: TrainState,
     mesh: Mesh,
-    codec: tuple[Any, Callable[[], Any]] | None = None,
+    frozen: Frozen | None = None,
 ) -> CompiledStep:
     """Pins every sharding, so that the step compiles once whatever is fed back into it.
 
     Args:
-      step: (state, batch, carry) -> (state, carry, metrics); with a codec, its weights come behind.
+      step: (state, batch, carry) -> (state, carry, metrics); with frozen weights, these are its last argument.
       initial_carry: state -> carry.
       state: shapes, dtypes and shardings.
-      codec: (shapes of its weights, reads them).
+      frozen: weights that the step takes and does not train.
     """
     shardings = jax.tree.map(lambda x: x.sharding, state)
     everywhere, by_example = sharding.replicated(mesh), sharding.batch_sharding(mesh)
@@ -98,9 +108,9 @@ def compile_step(
     on_mesh.__name__ = "train_step"
     jitted: Any = jax.jit(
         on_mesh,
-        in_shardings=(shardings, by_example, everywhere, *((everywhere,) if codec else ())),
+        in_shardings=(shardings, by_example, everywhere, *((everywhere,) if frozen else ())),
         out_shardings=(shardings, everywhere, everywhere),
         donate_argnums=0,
     )
     initial = jax.jit(initial_carry, in_shardings=(shardings,), out_shardings=everywhere)
-    return CompiledStep(WithCodec(jitted, *codec) if codec else jitted, initial, state, by_example)
+    return CompiledStep(WithFrozen(jitted, frozen) if frozen else jitted, initial, state, by_example)
