@@ -111,7 +111,7 @@ class Sampler(abc.ABC):
 
     Attributes:
       graph: the network's static graph definition.
-      codec, conditioning: as trained.
+      codec, conditioning: the ones that were trained with.
       codec_params: reads the codec's weights, once, onto the devices.
       settings: those of sampling.
       mesh: the devices.
@@ -134,10 +134,10 @@ class Sampler(abc.ABC):
         rows, ...
 
         Args:
-          key: of all samples.
+          key: random key of all samples.
           part: number of the first part.
-          condition: of the samples, in their order.
-          rows: of each part.
+          condition: condition of each sample, in their order.
+          rows: number of rows of each part.
         """
 
     @abc.abstractmethod
@@ -248,7 +248,7 @@ class DiffusionSampler(Sampler):
     def encoded(
         self, params: Any, key: PRNGKeyArray, part: Int[Array, ""], condition: Condition, rows: int, parts: int
     ) -> Array:
-        if parts == 1:  # the same bits as ever
+        if parts == 1:  # keeps the bits of the samples of earlier versions
             return self._latents(params, key, part, condition, rows)
         side_by_side = jax.tree.map(lambda c: c.reshape(rows, parts, *c.shape[1:]), condition)
         numbers = part + jnp.arange(parts)

@@ -16,7 +16,7 @@ from diffcurr.metrics.evaluation import FrechetDistance, Measure, Measured, Metr
 from diffcurr.metrics.features import Features, not_finite, of_reference
 from diffcurr.metrics.frechet import Statistics
 from diffcurr.pretrained import inception
-from diffcurr.sampling.decoding import RealPictures
+from diffcurr.sampling.real_pictures import RealPictures
 from diffcurr.sampling.drawing import Sampler
 from diffcurr.training import distributed
 

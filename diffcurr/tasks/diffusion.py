@@ -77,9 +77,10 @@ class Diffusion(Sampled):
 
     def describe(self, experiment: Experiment) -> str:
         settings, stages = experiment.config.curriculum, experiment.rule.num_stages
-        if stages == 1:
-            return f"rule {settings.name}"
-        return f"{stages} stages of {settings.get('order', settings.name)}"
+        if "order" in settings and stages > 1:
+            return f"{stages} stages of {settings.order}"
+        before = f"{stages} stages of {settings.stages.get('order', settings.name)}, " if stages > 1 else ""
+        return f"{before}rule {settings.name}"
 
     def sampler(self, experiment: Experiment) -> DiffusionSampler:
         return DiffusionSampler(

@@ -1,7 +1,7 @@
 """Averages of parameters with power-function profiles, and any other such average from stored ones, after training.
 
 Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models" (EDM2), section 3 and appendix
-C. This file needs NumPy and JAX alone: take it.
+C. This file needs NumPy, JAX and jaxtyping: take it.
 
 An average at step t weighs the parameters after step s <= t in proportion to s^gamma. Its relative width sigma_rel is
 the standard deviation of that profile over t: 0.05 is narrow, 0.10 wide. Averages of two widths, stored from time to

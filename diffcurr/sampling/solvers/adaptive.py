@@ -16,8 +16,11 @@ MOST_STEPS = 10_000
 class Adaptive(Solver):
     """Dormand and Prince's method from the first level to the last, then one step to clean data.
 
+    All samples that are drawn together share the sizes of the steps, so a sample depends on the others by about the
+    tolerance.
+
     Attributes:
-      tolerance: the relative one; the absolute is a thousandth of it. (SiT's own is 1e-3, with which the standard
+      tolerance: relative tolerance; the absolute one is a thousandth of it. (SiT's own is 1e-3, with which the standard
         deviation of Gaussian samples came out 2 % too large.)
     """
 
