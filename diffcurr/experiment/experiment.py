@@ -35,10 +35,10 @@ from diffcurr.metrics.features import Features
 from diffcurr.pretrained.picture_features import PictureFeatures
 from diffcurr.processes import Process
 from diffcurr.reporting.progress import Countdown, Line
-from diffcurr.sampling.real_pictures import RealPictures
 from diffcurr.sampling.drawing import Sampler, Sampling
 from diffcurr.sampling.evaluator import Evaluator
 from diffcurr.sampling.held_out import Grid
+from diffcurr.sampling.real_pictures import RealPictures
 from diffcurr.sampling.solvers import Solver
 from diffcurr.tasks import TASKS, Sampled, Task
 from diffcurr.training import augmentation, distributed, sharding

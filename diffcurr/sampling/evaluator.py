@@ -16,8 +16,8 @@ from diffcurr.metrics.evaluation import FrechetDistance, Measure, Measured, Metr
 from diffcurr.metrics.features import Features, not_finite, of_reference
 from diffcurr.metrics.frechet import Statistics
 from diffcurr.pretrained import inception
-from diffcurr.sampling.real_pictures import RealPictures
 from diffcurr.sampling.drawing import Sampler
+from diffcurr.sampling.real_pictures import RealPictures
 from diffcurr.training import distributed
 
 SHOWN = 100  # samples that are kept to be looked at
