@@ -14,7 +14,7 @@ from diffcurr import ranges
 from diffcurr.errors import concerning
 from diffcurr.metrics import frechet
 from diffcurr.metrics.agreement import agreement
-from diffcurr.metrics.blocks import sha256_of
+from diffcurr.metrics.floor import floor_and_copies
 from diffcurr.metrics.frechet import Statistics
 from diffcurr.metrics.inception_score import inception_score
 from diffcurr.metrics.intervals import mean_interval
@@ -22,8 +22,6 @@ from diffcurr.metrics.kernel_distance import kernel_distance
 from diffcurr.metrics.precision_recall import precision_recall
 from diffcurr.parts import Several
 from diffcurr.pretrained import clip_text, clip_vision
-
-SPLITS = 10
 
 Measured = dict[str, dict[str, Any]]
 """Name -> {"value", where known "low" and "high", the ends of its 95 % interval, the numbers of examples, lists}."""
@@ -81,9 +79,9 @@ class WantedMetric(Metric):
 class FrechetDistance(Metric):
     """The Fréchet distance (Heusel et al. 2017), with a bootstrap interval, and what to measure it against.
 
-    It falls with the number of examples: `floor` is that of fresh real images from real images at the same numbers (see
-    `floor`), `copies` that of copies of the same real images, the least to be expected of a model that was trained on
-    them. A distance below `floor` is that of samples closer to the training images than other real images are: the
+    It falls with the number of examples, so two values stand beside it at the same numbers (`metrics.floor`): `floor`,
+    that of fresh real images, and `copies`, that of copies of the same real images, the least to be expected of a model
+    that was trained on them. Samples below `floor` are closer to the training images than other real images are: the
     model memorises them.
 
     Attributes:
@@ -112,7 +110,7 @@ class FrechetDistance(Metric):
     def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
         if len(real) < 4:
             raise ValueError(f"{len(real)} real images: the floor compares halves of them, so there must be at least 4")
-        reference, known = frechet.statistics(real), levels(real, number)
+        reference, known = frechet.statistics(real), floor_and_copies(real, number)
 
         def measure(generated: Float[np.ndarray, "generated feature"]) -> Measured:
             found = self._measured(generated, reference, known, seed)
@@ -352,57 +350,6 @@ def _one_measure(
     if real is None:
         raise ValueError(f"needs pictures, or statistics of {metric.kind} features, which the reference lacks")
     return metric.against(real[:, kinds[metric.kind]], number, seed)
-
-
-def levels(real: Float[np.ndarray, "real feature"], number: int) -> dict[str, float]:
-    """What the Fréchet distance of `number` examples is measured against: `floor` and `copies`.
-
-    They take a minute for 60,000 images, so a process that measures several runs keeps them.
-    """
-    key = sha256_of(real), real.shape, number, SPLITS
-    if key not in _LEVELS:
-        _LEVELS[key] = {"floor": floor(real, number), "copies": copies(real, number)}
-    return dict(_LEVELS[key])
-
-
-_LEVELS: dict[Any, dict[str, float]] = {}
-
-
-def floor(real: Float[np.ndarray, "real feature"], number: int, seed: int = 0) -> float:
-    """The Fréchet distance that `number` fresh real examples would have from these.
-
-    The bias of the distance is, to first order, inversely proportional to the numbers: so it is measured between random
-    halves of the real examples, of N/2 each, and multiplied by (1/number + 1/N) / (2/N + 2/N). Mean of `_draws` splits.
-    """
-    whole = len(real)
-
-    def between_halves(rng: np.random.Generator) -> float:
-        halves = np.array_split(rng.permutation(whole), 2)
-        return frechet.distance(*(frechet.statistics(real, rows) for rows in halves))
-
-    return float(np.mean(frechet.repeated(between_halves, _draws(real), seed)) * (1 / number + 1 / whole) / (4 / whole))
-
-
-def copies(real: Float[np.ndarray, "real feature"], number: int, seed: int = 0) -> float:
-    """The Fréchet distance that `number` copies of real examples have from all of them.
-
-    Copies are drawn one by one with replacement: what a model gives that has learned its training data and no more.
-    Mean of `_draws` draws.
-    """
-    reference = frechet.statistics(real)
-
-    def of_copies(rng: np.random.Generator) -> float:
-        return frechet.distance(frechet.statistics(real, rng.integers(0, len(real), number)), reference)
-
-    return float(np.mean(frechet.repeated(of_copies, _draws(real), seed)))
-
-
-def _draws(real: Float[np.ndarray, "real feature"]) -> int:
-    """10, and up to 80 where features are few: there the distance scatters more, and takes less time.
-
-    On the digits (128 features) the mean of 10 floors has a standard error of 10 %, that of 80 one of 4 %.
-    """
-    return SPLITS * min(8, max(1, 1024 // real.shape[1]))
 
 
 def describe(measured: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from configs import digits_compare, study
 from diffcurr import config as config_lib
 from diffcurr.errors import UserError
 from diffcurr.jobs import compare, train
-from diffcurr.metrics import evaluation
+from diffcurr.metrics import floor
 
 ARMS = {"vanilla": {"curriculum": {"order": "none"}}, "easy": {}}
 
@@ -36,7 +36,7 @@ def test_killed_and_shared_among_machines(
 ) -> None:
     """Stopped in its second run and gone on with by two shards; a run that is lost is made again, the same."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(evaluation, "SPLITS", 1)  # their precision is not what is tested, and takes most of the time
+    monkeypatch.setattr(floor, "SPLITS", 1)  # their precision is not what is tested, and takes most of the time
     train_run, started = train.run, []
 
     def stops_at_the_second(config: ConfigDict, workdir: Any) -> int:
