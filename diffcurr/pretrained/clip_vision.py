@@ -175,9 +175,7 @@ def prepare(images: Float[Array, "batch side side channel"], to: int = 224) -> F
     They are rounded to 0..255, resized as Pillow does it (bicubic, antialiased, rounded after each axis), and scaled by
     the mean and standard deviation of CLIP's pixels. Grey images count as three equal channels.
     """
-    pixels = jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.int32)
-    x = resizing.pillow_bicubic_bytes(pixels, to) / 255
-    return (x - jnp.asarray(MEAN)) / jnp.asarray(STD)
+    return resizing.as_pillow(images, to, MEAN, STD)
 
 
 def clip_score(

@@ -5,7 +5,6 @@ Weights are read under Hugging Face's names, from the safetensors files that Met
 FD-DINOv2 (Stein et al. 2023).
 """
 
-import functools
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -17,11 +16,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from diffcurr import weights
-from diffcurr.pretrained import resizing
+from diffcurr.pretrained import blocks, resizing
 from diffcurr.stacked import scan, stack
 from diffcurr.weights import Layout, Path, Source, Transform
 
-PRECISION = jax.lax.Precision.HIGHEST  # as PyTorch's float32
 EPSILON = 1e-6  # of the layer norms
 HEAD_WIDTH = 64  # of every published size: S 384 / 6 heads, B 768 / 12, L 1024 / 16, g 1536 / 24
 SIDE = 224  # of the images that FD-DINOv2 looks at
@@ -44,7 +42,7 @@ OLD_LAYERS = {  # in the published files
     "value": "encoder.layer.{}.attention.attention.value",
     "out": "encoder.layer.{}.attention.output.dense",
 }
-PERCEPTRON = {"inner": "encoder.layer.{}.mlp.fc1", "outer": "encoder.layer.{}.mlp.fc2"}
+MLP = {"inner": "encoder.layer.{}.mlp.fc1", "outer": "encoder.layer.{}.mlp.fc2"}
 SWIGLU = {"inner": "encoder.layer.{}.mlp.weights_in", "outer": "encoder.layer.{}.mlp.weights_out"}
 WHOLE = {  # parameters that are no layer's kernel, scale or bias
     "cls_token": "embeddings.cls_token",
@@ -98,7 +96,7 @@ class DINOv2(nnx.Module):
             (patch_size, patch_size),
             strides=patch_size,
             padding="VALID",
-            precision=PRECISION,
+            precision=blocks.PRECISION,
             rngs=rngs,
         )
         self.cls_token = nnx.Param(jnp.zeros(hidden_size))
@@ -129,7 +127,7 @@ class DINOv2(nnx.Module):
             return jnp.asarray(resizing.torch_bicubic(self.side, to, self.side / (to + self.position_offset)))
 
         grid = positions[1:].reshape(self.side, self.side, self.hidden_size)
-        grid = jnp.einsum("ih,jw,hwd->ijd", matrix(rows), matrix(columns), grid, precision=PRECISION)
+        grid = jnp.einsum("ih,jw,hwd->ijd", matrix(rows), matrix(columns), grid, precision=blocks.PRECISION)
         return jnp.concatenate([positions[:1], grid.reshape(rows * columns, self.hidden_size)])
 
     def torch_layout(self, arrays: Collection[str]) -> Layout:
@@ -139,7 +137,7 @@ class DINOv2(nnx.Module):
           arrays: the public arrays by name, or their names; attention as in the published files, or as in newer ones.
         """
         old = any(".attention.attention." in name for name in arrays)
-        layers = LAYERS | (OLD_LAYERS if old else {}) | (SWIGLU if self.swiglu else PERCEPTRON)
+        layers = LAYERS | (OLD_LAYERS if old else {}) | (SWIGLU if self.swiglu else MLP)
         sources = {path: self._source(path, layers) for path in weights.parameters_of(self)}
         return Layout(sources, ignored=frozenset({"embeddings.mask_token"}))
 
@@ -160,16 +158,15 @@ class Block(nnx.Module):
     """Self-attention and an MLP, each after a norm and before a learned scale of its channels."""
 
     def __init__(self, hidden_size: int, num_heads: int, inner: int, swiglu: bool, *, rngs: nnx.Rngs):
-        self.num_heads, self.swiglu = num_heads, swiglu
-        norm = functools.partial(nnx.LayerNorm, hidden_size, epsilon=EPSILON, use_fast_variance=False, rngs=rngs)
-        linear = functools.partial(nnx.Linear, precision=PRECISION, rngs=rngs)
-        self.norm1, self.norm2 = norm(), norm()
-        self.query, self.key, self.value, self.out = (linear(hidden_size, hidden_size) for _ in range(4))
-        self.inner, self.outer = linear(hidden_size, 2 * inner if swiglu else inner), linear(inner, hidden_size)
+        self.swiglu = swiglu
+        self.norm1, self.norm2 = (blocks.layer_norm(hidden_size, epsilon=EPSILON, rngs=rngs) for _ in range(2))
+        self.attention = blocks.Attention(hidden_size, num_heads, rngs=rngs)
+        self.inner = blocks.linear(hidden_size, 2 * inner if swiglu else inner, rngs=rngs)
+        self.outer = blocks.linear(inner, hidden_size, rngs=rngs)
         self.scale1, self.scale2 = nnx.Param(jnp.ones(hidden_size)), nnx.Param(jnp.ones(hidden_size))
 
     def __call__(self, x: Float[Array, "batch token feature"]) -> Float[Array, "batch token feature"]:
-        x = x + self.scale1[...] * self._attention(self.norm1(x))
+        x = x + self.scale1[...] * self.attention(self.norm1(x))
         inner = self.inner(self.norm2(x))
         if self.swiglu:
             gate, inner = jnp.split(inner, 2, axis=-1)
@@ -177,15 +174,6 @@ class Block(nnx.Module):
         else:
             inner = jax.nn.gelu(inner, approximate=False)
         return x + self.scale2[...] * self.outer(inner)
-
-    def _attention(self, x: Float[Array, "batch token feature"]) -> Float[Array, "batch token feature"]:
-        q, k, v = (
-            layer(x).reshape(*x.shape[:2], self.num_heads, x.shape[2] // self.num_heads)
-            for layer in (self.query, self.key, self.value)
-        )
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, precision=PRECISION) / math.sqrt(q.shape[-1])
-        found = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1), v, precision=PRECISION)
-        return self.out(found.reshape(x.shape))
 
 
 def inner_width(hidden_size: int, mlp_ratio: float, swiglu: bool) -> int:
@@ -209,7 +197,7 @@ def sizes_of(arrays: Mapping[str, np.ndarray], num_heads: int | None = None) -> 
       ValueError: if arrays that say the sizes are missing or of other shapes.
     """
     swiglu = "encoder.layer.0.mlp.weights_in.weight" in arrays
-    inner = (SWIGLU if swiglu else PERCEPTRON)["outer"].format(0) + ".weight"
+    inner = (SWIGLU if swiglu else MLP)["outer"].format(0) + ".weight"
     position, width, patch = (
         _shape(arrays, name, axes)
         for name, axes in ((WHOLE["positions"], 3), (inner, 2), (f"{LAYERS['patches']}.weight", 4))
@@ -255,9 +243,7 @@ def prepare(images: Float[Array, "batch height width channel"]) -> Float[Array, 
     They are rounded to 0..255, resized to 224x224 as Pillow does it (bicubic, antialiased, rounded after each axis),
     and scaled by the mean and standard deviation of ImageNet's pixels. Grey images count as three equal channels.
     """
-    pixels = jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.int32)
-    x = resizing.pillow_bicubic_bytes(pixels, SIDE) / 255
-    return (x - jnp.asarray(MEAN)) / jnp.asarray(STD)
+    return resizing.as_pillow(images, SIDE, MEAN, STD)
 
 
 def normalised(

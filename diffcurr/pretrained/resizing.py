@@ -1,6 +1,6 @@
 """Resizing of images as public libraries do it, each in its own way, by a matrix along each axis."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,18 @@ def pillow_bicubic_bytes(
 
     pixels = rounded(jnp.einsum("jw,bhwc->bhjc", matrix(pixels.shape[2]), pixels.astype(jnp.int32)))
     return rounded(jnp.einsum("ih,bhjc->bijc", matrix(pixels.shape[1]), pixels))
+
+
+def as_pillow(
+    images: Float[Array, "batch height width channel"], to: int, mean: Sequence[float], std: Sequence[float]
+) -> Float[Array, "batch {to} {to} 3"]:
+    """Images in [-1, 1] rounded to 0..255, resized as by `pillow_bicubic_bytes`, and scaled by their statistics.
+
+    Args:
+      mean, std: mean and standard deviation of each colour of pixels in [0, 1]. Grey images count as three channels.
+    """
+    pixels = jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.int32)
+    return (pillow_bicubic_bytes(pixels, to) / 255 - jnp.asarray(mean)) / jnp.asarray(std)
 
 
 def _pillow_bicubic(side: int, to: int) -> Float[np.ndarray, "to side"]:

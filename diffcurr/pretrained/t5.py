@@ -21,7 +21,7 @@ from diffcurr.weights import Layout
 EPSILON = 1e-6  # of the norms
 LENGTH = 120  # tokens of a caption, as PixArt-alpha has it
 TABLES = ("shared.weight", "encoder.embed_tokens.weight")  # the same one
-ATTENTION, PERCEPTRON = "encoder.block.{}.layer.0", "encoder.block.{}.layer.1"
+ATTENTION, FEED_FORWARD = "encoder.block.{}.layer.0", "encoder.block.{}.layer.1"
 
 LAYERS = {
     "tokens": TABLES[0],
@@ -32,10 +32,10 @@ LAYERS = {
     "key": f"{ATTENTION}.SelfAttention.k",
     "value": f"{ATTENTION}.SelfAttention.v",
     "out": f"{ATTENTION}.SelfAttention.o",
-    "norm2": f"{PERCEPTRON}.layer_norm",
-    "gate": f"{PERCEPTRON}.DenseReluDense.wi_0",
-    "inner": f"{PERCEPTRON}.DenseReluDense.wi_1",
-    "outer": f"{PERCEPTRON}.DenseReluDense.wo",
+    "norm2": f"{FEED_FORWARD}.layer_norm",
+    "gate": f"{FEED_FORWARD}.DenseReluDense.wi_0",
+    "inner": f"{FEED_FORWARD}.DenseReluDense.wi_1",
+    "outer": f"{FEED_FORWARD}.DenseReluDense.wo",
 }
 
 
