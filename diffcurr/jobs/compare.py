@@ -181,7 +181,7 @@ def plan_runs(config: ConfigDict, workdir: epath.Path) -> list[Run]:
             f"evaluation.reference = {config.evaluation.reference!r}: a comparison needs the data set's own pictures, "
             f"of which copies and fresh ones are measured too; leave it empty"
         )
-    runs = []
+    runs, whole = [], config_lib.complete(config)
     for seed in range(config.seed, config.seed + settings.seeds):
         for arm, changes in settings.arms.items():
             if not isinstance(changes, ConfigDict):
@@ -190,9 +190,7 @@ def plan_runs(config: ConfigDict, workdir: epath.Path) -> list[Run]:
                 changed = config_lib.changed(config, {"seed": seed} | changes.to_dict())
             except (TypeError, UserError) as error:
                 raise UserError(f"compare.arms.{arm}: {error}") from error
-            same = {"seed": seed} | {
-                key: config[key] for key in ("steps", "batch_size", "evaluate_every", "evaluation")
-            }
+            same = {"seed": seed} | {key: whole[key] for key in ("steps", "batch_size", "evaluate_every", "evaluation")}
             for key, value in same.items():
                 if changed[key] != value:
                     raise UserError(f"compare.arms.{arm}: {key} is the same for all arms")

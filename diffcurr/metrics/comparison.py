@@ -18,10 +18,11 @@ Result = dict[str, Any]
 """The result of one run, as `jobs.compare` writes it to `result.json`.
 
 Keys: `arm`, `seed`; `evaluation`, the contents of `evaluation.json` after the last step; `grids`, {name: the same on
-another sampling grid}; `steps` and `distance`, lists with the step and the Fréchet distance of each evaluation during
-training; `floor`, the distance that fresh real images would have in those evaluations; `denoising`, None or, of those
-evaluations, {`log_snr`; `bound`, a list; `noise_error`, `x0_error`, lists of lists over log-SNR}; `logged_steps` and
-`stage`, lists; `exposure`, how densely each cluster was drawn; `steps_per_second`.
+another sampling grid}; `measure`, the name of the distance that decides; `steps` and `distance`, lists with the step
+and that distance of each evaluation during training; `floor`, the distance that fresh real images would have in those
+evaluations; `denoising`, None or, of those evaluations, {`log_snr`; `bound`, a list; `noise_error`, `x0_error`, lists
+of lists over log-SNR}; `logged_steps` and `stage`, lists; `exposure`, how densely each cluster was drawn;
+`steps_per_second`.
 """
 
 

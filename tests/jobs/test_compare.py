@@ -122,7 +122,7 @@ def results(workdir: pathlib.Path) -> dict[str, Any]:
         ),
         ({"log_every": 0}, "log_every = 0: a comparison needs the log"),
         ({"evaluation__reference": "a.npz"}, "evaluation.reference = 'a.npz': a comparison needs the data set's own"),
-        ({"compare__grids__a__solver": "heum"}, "compare.grids.a, compare.arms.vanilla: .*'heum'"),
+        ({"compare__grids__a__solver": "heum"}, "compare.grids.a, compare.arms.easy: .*'heum'"),
         ({"arms": ARMS | {"a": {"evaluation": {"samples": 200}}}}, "compare.arms.a: evaluation is the same"),
         ({"arms": ARMS | {"a": 3}}, "compare.arms.a = 3: must be a section"),
         ({"arms": ARMS | {"a": {"steps": 40}}}, "compare.arms.a: steps is the same for all arms"),
