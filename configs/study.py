@@ -16,13 +16,13 @@ no order, as densely as the runs of `easy` have drawn it on average. It is there
 
     python configs/study.py digits_ddpm runs/study_digits_ddpm      # writes configs/study_exposures.json
 
-Expected result: fashion_mnist_edm_easy: easy-to-hard reaches vanilla's last distance in 0.45 (0.37 to 0.52) of the
-steps and ends at 0.755 (0.676 to 0.836) of it, above copies (docs/evidence/README.md); the other arms and processes
-have not run to their end.
+Expected result: fashion_mnist_edm: easy-to-hard reaches vanilla's last distance in 0.45 (0.37 to 0.52) of the steps and
+ends at 0.755 (0.676 to 0.836) of it, above copies; so does its exposure in no order, later and with a worse bound
+(docs/evidence/README.md). digits_edm_aim has run too; the others have not run to their end.
 
 Fashion-MNIST: unconditional, 60,000 images for 3,000 steps of 64, which no arm can memorise. Every 600 steps 500
 samples, at the end 2,000 samples on two sampling grids, are compared with the 10,000 test images; so is the denoising
-error of 1,000 of them. A run took a quarter of an hour on one of two busy CPU cores. Digits: with classes, 2,000
+error of 1,000 of them. A run takes six and a half minutes on one CPU core of two. Digits: with classes, 2,000
 steps; a fifth of the images is held out. A run took three and a half minutes.
 """
 
