@@ -17,7 +17,7 @@ from diffcurr.errors import UserError
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run's files go; runs/NAME or runs/NAME_VARIANT of the config if not given."
 )
-_JOB = flags.DEFINE_enum("job", "train", jobs.JOBS, "What to do.")
+_JOB = flags.DEFINE_enum("job", "train", list(jobs.JOBS), "What to do.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: host:port of process 0; or auto.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of several processes, announced by flags: how many.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of several processes, announced by flags: which one, from 0.")
@@ -79,12 +79,13 @@ def main(argv: Sequence[str]) -> int:
         from diffcurr.training import compilation_cache
 
         compilation_cache.use(_COMPILATION_CACHE.value)
-    if _JOB.value not in jobs.WITHOUT_DEVICES:
+    needs = jobs.JOBS[_JOB.value]
+    if needs.devices:
         from diffcurr.training import distributed  # here and below only now: they import JAX, which takes seconds
 
         distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _CONNECT_TIMEOUT.value)
         distributed.require_devices()
-        if _JOB.value in jobs.OF_ONE_PROCESS:
+        if not needs.processes:
             distributed.require_one_process(f"--job={_JOB.value}")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is something to clean up
     return job.run(flags.FLAGS["config"].value, workdir, **arguments)
@@ -139,7 +140,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
         flags.DEFINE_string("config", None, HELP)
         _parse([argv[0], *rest])  # which shows --help
         raise UserError("--config is missing: give a config file, or the name of a packaged config: --config=digits")
-    if any(argument.lstrip("-") == f"job={job}" for argument in rest for job in jobs.WITHOUT_DEVICES):
+    without_devices = {f"job={name}" for name, needs in jobs.JOBS.items() if not needs.devices}
+    if without_devices & {argument.lstrip("-") for argument in rest}:
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # read when JAX is imported: no TPU is looked for here
     from diffcurr import config as config_lib
     from diffcurr import experiment, parts  # every part that a config can name

@@ -130,7 +130,7 @@ class Run:
         self.experiment.require_denoiser("estimates are those of")
         conditioning, batch = self.experiment.conditioning, jnp.asarray(x)
         if condition is None:
-            if conditioning.spec() and not conditioning.dropout:
+            if not conditioning.may_be_nothing:
                 raise UserError(
                     "condition is missing: conditioning.dropout = 0.0, so the network was told something of every x; "
                     "give what experiment.conditioning.chosen gives"

@@ -81,6 +81,11 @@ class Conditioning(ranges.Checked, abc.ABC):
         first = next(iter(condition.values()))
         return self.drop(condition, jnp.ones(first.shape[0], bool))
 
+    @property
+    def may_be_nothing(self) -> bool:
+        """Whether training tells the network nothing at times, so that it can be told nothing afterwards."""
+        return self.dropout > 0 or not self.spec()
+
     def nothing(self, number: int) -> Condition:
         """The condition without information, of so many examples."""
         return self.null({name: field.zeros(number) for name, field in self.spec().items()})

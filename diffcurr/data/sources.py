@@ -44,6 +44,17 @@ def identity(source: Source) -> dict[str, Any]:
     return {"examples": len(source)} | own
 
 
+def name_of(source: Source, index: int) -> str:
+    """The name of an example in messages: what the source's own method `name_of` says, or its number."""
+    name: str = source.name_of(index) if hasattr(source, "name_of") else f"example {index}"
+    return name
+
+
+def skipped(source: Source) -> int:
+    """How many examples could not be read and are left out, where the source counts them in `skipped`."""
+    return getattr(source, "skipped", 0)
+
+
 def fingerprint(*parts: bytes) -> str:
     """A short hash of some bytes; where one part ends and the next begins counts too."""
     whole = hashlib.sha256()
@@ -98,13 +109,11 @@ class Part:
     @property
     def skipped(self) -> int:
         """How many examples of the whole source could not be read and are left out."""
-        return getattr(self._source, "skipped", 0)
+        return skipped(self._source)
 
     def name_of(self, index: int) -> str:
         """The name of an example in messages."""
-        number = int(self._indices[index])
-        name: str = self._source.name_of(number) if hasattr(self._source, "name_of") else f"example {number}"
-        return name
+        return name_of(self._source, int(self._indices[index]))
 
     @property
     def labels(self) -> Int[np.ndarray, " example"]:

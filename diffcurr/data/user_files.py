@@ -67,7 +67,7 @@ class UserFiles(Dataset):
 
 
 class AnySize:
-    """A data set of files, whose settings `size`, `channels` and `classes` say its shape and classes.
+    """The base of data sets of files whose settings `size`, `channels` and `classes` say their shape and classes.
 
     It is no data set itself: its fields would come before those of the other base.
     """

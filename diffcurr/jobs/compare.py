@@ -49,7 +49,7 @@ class Run(NamedTuple):
         compare = self.config.compare
         if found.get("measure", compare.measure) != compare.measure:  # older results do not say it
             changed.append("compare.measure")
-        if set(found.get("grids", {})) != set(compare.grids):
+        if set(found.get("grids") or {}) != set(compare.grids):
             changed.append("compare.grids")
         if changed:
             raise UserError(
@@ -204,7 +204,7 @@ def plan_runs(config: ConfigDict, workdir: epath.Path) -> list[Run]:
                 for grid, change in settings.grids.to_dict().items():
                     try:
                         experiment_lib.from_config(config_lib.changed(changed, {"sampling": change}))
-                    except (AttributeError, TypeError, UserError) as error:
+                    except UserError as error:
                         raise UserError(f"compare.grids.{grid}, compare.arms.{arm}: {error}") from error
             runs.append(Run(arm, seed, changed, workdir / arm / f"{seed:02d}"))
     return runs

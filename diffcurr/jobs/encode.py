@@ -23,7 +23,7 @@ from diffcurr.data.encoded import identity_of
 from diffcurr.data.on_threads import each
 from diffcurr.data.records import FEATURES
 from diffcurr.data.shards import Contents, Stored
-from diffcurr.data.sources import Part, Source, identity
+from diffcurr.data.sources import Part, Source, identity, name_of, skipped
 from diffcurr.errors import UserError, concerning
 from diffcurr.experiment import Experiment
 from diffcurr.pretrained.picture_features import PictureFeatures
@@ -119,7 +119,7 @@ def _write(experiment: Experiment, source: Source, what: Written, line: Line) ->
     try:
         for index in missing:
             part = itertools.islice(stored, len(contents.numbers(index)))
-            shards.write(folder, contents, index, part, getattr(source, "name_of", "example {}".format))
+            shards.write(folder, contents, index, part, functools.partial(name_of, source))
     except UserError as error:
         problem = error
     failed = distributed.total(problem is not None)
@@ -185,7 +185,7 @@ def _latents(experiment: Experiment, source: Source, folder: epath.Path) -> Writ
         dtype=config.encode.dtype,
         codec=identity_of(codec),
         source={"settings": settings} | identity(source),
-        skipped=getattr(source, "skipped", 0),
+        skipped=skipped(source),
         captioned=dataset.captioned,
     )
     return Written(config.codec.name, folder, contents, codec)

@@ -43,7 +43,7 @@ class Features(NamedTuple):
     """A network whose features images are compared by.
 
     Attributes:
-      name: name in reports, with the first digits of the hash of the weights.
+      name: name of the network in reports, with the first digits of the hash of the weights.
       width: number of features, of all kinds.
       shape: (side, channels) of the images it is for; None for grey or coloured ones of any size.
       facts: how it was trained, as its file says.
@@ -293,7 +293,7 @@ def load(path: epath.PathLike, kinds: Collection[str] = ("pool",), pipeline: str
     found = _of_clip(path) if path.is_dir() else _of_file(path, kinds, pipeline)
     if pipeline != found.pipeline:
         raise UserError(f"{path}: evaluation.pipeline = {pipeline!r}: needs {WHOSE['spatial']}, which this is not")
-    for kind in set(kinds) - set(found.kinds):
+    for kind in sorted(set(kinds) - set(found.kinds)):
         raise UserError(f"{path}: features of the kind {kind}: needs {WHOSE[kind]}, which this is not")
     return found
 

@@ -147,9 +147,9 @@ def _public(path: Path, network: DiT, names: Names) -> tuple[tuple[str, ...], Tr
 
 
 def _first_half_of_channels(inner: Transform, network: DiT) -> Transform:
-    """The layout of the last layer, whose features are ordered (row, column, channel); half of it if twice as wide.
+    """The layout of the last layer, whose features are ordered (row, column, channel).
 
-    The inverse gives what there is.
+    Of a layer that is twice as wide, the first half of the channels is taken. The inverse gives what there is.
     """
     width = network.patch_size**2 * network.out_channels
 

@@ -35,7 +35,8 @@ class Outputs(NamedTuple):
     Attributes:
       pool: features of the Fréchet distance, and of precision and recall.
       spatial: features of sFID: the first 7 channels at the 17x17 positions of the block `Mixed_6d`.
-      probabilities: of each class, for the Inception score; as in ADM's evaluator, without the bias of the logits.
+      probabilities: probability of each class, for the Inception score; as in ADM's evaluator, without the bias of the
+        logits.
     """
 
     pool: Float[Array, "batch 2048"]

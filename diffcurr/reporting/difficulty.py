@@ -127,8 +127,8 @@ def describe_convergence(convergence: Convergence, edges: Float[np.ndarray, " ed
         "|---|---|---|---|",
     ]
     for k in range(intervals):
-        needed = f"{np.mean(steps[:, k]):.0f}" if np.isfinite(steps[:, k]).all() else "no improvement"
-        if seeds > 1 and np.isfinite(steps[:, k]).all():
+        needed = "no improvement" if np.isnan(steps[:, k]).any() else f"{np.mean(steps[:, k]):.0f}"
+        if seeds > 1 and not np.isnan(steps[:, k]).any():
             interval = mean_interval(steps[:, k])
             needed += f" ({interval.low:.0f} to {interval.high:.0f})"
         first, last = np.mean(convergence.loss[:, k, 0]), np.mean(convergence.loss[:, k, -1])

@@ -10,7 +10,7 @@ def draw_probe(trained: Sequence[float], random: Sequence[float], pixels: float)
 
     Args:
       trained: accuracy with the features of each block.
-      random: accuracies with the same network before it was trained.
+      random: accuracy with the features of each block of the same network before it was trained.
       pixels: accuracy with the pixels themselves.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")

@@ -111,7 +111,7 @@ class Sampler(abc.ABC):
 
     Attributes:
       graph: the network's static graph definition.
-      codec, conditioning: the ones that were trained with.
+      codec, conditioning: codec and conditioning of the training.
       codec_params: reads the codec's weights, once, onto the devices.
       settings: those of sampling.
       mesh: the devices.

@@ -114,7 +114,7 @@ class Tokens(Sampled):
         Raises:
           UserError: if the network has always been told the class.
         """
-        if experiment.conditioning.spec() and not experiment.conditioning.dropout:
+        if not experiment.conditioning.may_be_nothing:
             raise UserError("conditioning.dropout = 0.0: the network knows no picture without its class; give more")
         features = BlockFeatures(**experiment.network_and_codec)
 

@@ -4,12 +4,9 @@ import errno
 import os
 import pathlib
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # which only writing can raise
+OF_WRITING = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)  # reading raises none of these
 STORAGE = (
-    errno.ENOSPC,
-    errno.EFBIG,
-    errno.EDQUOT,
-    errno.EROFS,
+    *OF_WRITING,
     errno.EACCES,
     errno.EPERM,
     errno.EIO,
@@ -26,8 +23,8 @@ def storage_error(error: BaseException, folder: str) -> str:
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in STORAGE:
-            if seen.filename is None:  # not known: what reading can raise, too, may be of a file of the data
-                if seen.errno in FULL:
+            if seen.filename is None:  # which file is not known: it may be one of the data that was read
+                if seen.errno in OF_WRITING:
                     return os.strerror(seen.errno)
             elif pathlib.Path(os.path.abspath(seen.filename)).is_relative_to(os.path.abspath(folder)):
                 return f"{os.path.basename(seen.filename)}: {os.strerror(seen.errno)}"
