@@ -263,6 +263,9 @@ def test_another_part_starts_from_its_own_settings() -> None:
     assert weighted.process.weighting.to_dict() == {"name": "p2", "gamma": 1.0, "k": 1.0}
     assert weighted.process.num_timesteps == 50 and weighted.process.prediction.name == "v"
 
+    tokenizer = changed(config, {"task": {"name": "tokenizer", "perceptual": {"weight": 0.5}}}).task
+    assert tokenizer.perceptual.to_dict() == {"name": "classifier", "weight": 0.5, "weights": ""}
+
     pictures = changed(config, {"dataset": "cifar10"}).dataset
     assert pictures.data_dir == "here" and pictures.augment == 0.3 and pictures.flip
 

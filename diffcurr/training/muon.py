@@ -15,6 +15,7 @@ from jaxtyping import Array, Shaped
 from optax.contrib import MuonDimensionNumbers
 
 from diffcurr.layout import path_name
+from diffcurr.weights import HEAD
 
 
 class Fused(NamedTuple):
@@ -37,7 +38,7 @@ RULES: tuple[tuple[str, Fused | None], ...] = (
     (r"(conv_in|conv_out)/kernel$", None),  # the autoencoder
     (r"(^|/)head/kernel$", None),  # the token transformer
     (r"(from_picture|score)/kernel$", None),  # the discriminator
-    (r"alignment_head/fc3/kernel$", None),
+    (rf"{HEAD}/fc3/kernel$", None),  # the head of an alignment
     (r"qkv/conv/kernel$", Fused(3, alternating=True)),  # the U-Net's attention
     (r"qkv/kernel$", Fused(3)),
     (r"key_value/kernel$", Fused(2)),

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 import tiny
 import worded
+from flax import nnx
 
 from diffcurr.layout import path_name
+from diffcurr.networks.discriminator import Discriminator
 from diffcurr.training import muon
 from diffcurr.training.optimizer import Adafactor, Adam, AdamW, Muon, Optimizer
+from diffcurr.training.state import split_network
+from diffcurr.weights import HEAD
 
 guests = worded.guests  # a fixture of this module too
 
@@ -146,6 +150,11 @@ def test_what_muon_moves() -> None:
     unet = _moved(tiny.experiment(process="edm", network="song_unet").abstract_state.params)
     assert not any("8x8_conv" in name or "aux" in name or "map_label" in name for name in unet)
     assert {"enc/8x8_block0/conv0/conv/kernel", "dec/8x8_in0/qkv/conv/kernel", "map_layer0/kernel"} <= unet
+    judge = split_network(Discriminator((8, 8), 1, 4, dtype="float32", rngs=nnx.Rngs(0)))[1]
+    kernels = {path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(judge) if leaf.ndim >= 2}
+    assert kernels - _moved(judge) == {"from_picture/kernel", "score/kernel"}
+    heads = [f"{HEAD}/fc{number}/kernel" for number in (1, 2, 3)]
+    assert [muon.rule(name, 2) is not None for name in heads] == [True, True, False]
 
 
 def test_adafactor_by_hand() -> None:
