@@ -30,7 +30,7 @@ from diffcurr.reporting import difficulty as report
 from diffcurr.reporting.progress import Countdown, Line, duration
 from diffcurr.training import distributed
 from diffcurr.training.state import split_network
-from diffcurr.training.workdir import cannot_be_written, check_config
+from diffcurr.training.workdir import check_config, make_writable
 
 IMAGENET = 1_281_167  # images of its training split
 CHIPS = {"16 v5e chips": (TPUS["v5e"], 16), "8 H100": (GPUS["h100"], 8)}
@@ -52,11 +52,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
             f"of a run whose task is 'diffusion'"
         )
     check_config(workdir, config)
-    if primary:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_be_written(workdir, error) from error
+    make_writable(workdir)
     data = analyzed.load_data(experiment, line.say)
     trained = curriculum.of_workdir(workdir, config)
 

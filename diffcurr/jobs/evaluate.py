@@ -11,6 +11,7 @@ from diffcurr.reporting import grids
 from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.run import open_run
 from diffcurr.training import distributed
+from diffcurr.training.workdir import make_writable
 
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> int:
@@ -23,6 +24,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     experiment, config, step = opened.experiment, opened.config, opened.step
     evaluator = experiment.evaluator(config.evaluation.samples)
     held_out = experiment.held_out_error()
+    make_writable(workdir)
     primary = distributed.is_primary()
     images, measured = evaluator(opened.params, Countdown(Line(silent=not primary), f"step {step}", "samples"))
     measured |= held_out(opened.params) if held_out else {}

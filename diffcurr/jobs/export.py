@@ -17,6 +17,7 @@ from diffcurr.pretrained.arrays import to_bytes
 from diffcurr.run import restored
 from diffcurr.tasks.base import Folder
 from diffcurr.training import distributed, sharding
+from diffcurr.training.workdir import make_writable
 
 PUBLIC = Folder("model.safetensors", {})
 
@@ -44,6 +45,8 @@ def run(
         folder = experiment.task.diffusers(experiment) if format == "diffusers" else PUBLIC
         layout = layout_of(nnx.merge(graph, shapes), format=format)
     found = restored(experiment, workdir)
+    out = epath.Path(epath.Path(workdir) / "export" if out is None else out).expanduser()
+    make_writable(out, "--out")
     params = sharding.on_host(found.state.params if raw else found.state.ema)
     if not distributed.is_primary():
         return 0
@@ -53,7 +56,6 @@ def run(
     contents: dict[str, Callable[[], bytes]] = {folder.trained: functools.partial(to_bytes, arrays, facts)}
     contents |= {name: functools.partial(_read, read) for name, read in folder.others.items()}
     contents |= {name: functools.partial(_json, values) for name, values in folder.configs.items()}
-    out = epath.Path(epath.Path(workdir) / "export" if out is None else out).expanduser()
     _write(out, contents)
     print(f"wrote {', '.join(contents)} into {out}: {len(arrays)} arrays, the {kind} weights of step {step}")
     for note in folder.notes if format == "diffusers" else layout.notes:

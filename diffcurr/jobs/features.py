@@ -25,6 +25,7 @@ from diffcurr.training.loop import Loop
 from diffcurr.training.optimizer import AdamW
 from diffcurr.training.state import split_network
 from diffcurr.training.window import Window
+from diffcurr.training.workdir import make_writable
 
 HELD_OUT = 5  # of a data set without a test split, a fifth of the images, drawn at random
 BATCH = 128
@@ -36,6 +37,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     config, dataset = experiment.config, experiment.dataset
     if not dataset.num_classes or dataset.is_latent:
         raise UserError(f"dataset.name = {config.dataset.name!r}: a classifier needs pictures with classes")
+    make_writable(workdir)
     epochs, labelled = config.features.epochs, Class(num_classes=dataset.num_classes)
 
     ##################################################################### data
@@ -87,7 +89,6 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
         "command": f"--job=features --config.dataset.name={config.dataset.name} --config.features.epochs={epochs}",
     }
     path, report = workdir / "features.safetensors", workdir / "features.md"
-    workdir.mkdir(parents=True, exist_ok=True)
     with atomic_file.replacing(path) as temporary:
         temporary.write_bytes(to_bytes(network, facts))
     line.say(f"accuracy {facts['test_accuracy']}: wrote {path}")

@@ -22,6 +22,7 @@ from diffcurr.planning.costs import PlannedStep
 from diffcurr.planning.search import Search
 from diffcurr.reporting import plan as plan_report
 from diffcurr.reporting.progress import Line
+from diffcurr.training.workdir import make_writable
 
 
 def run(config: ConfigDict, workdir: epath.PathLike, topology: str | None) -> int:
@@ -37,8 +38,9 @@ def run(config: ConfigDict, workdir: epath.PathLike, topology: str | None) -> in
         chip, devices = chips.open_topology(topology)
     except (ValueError, ModuleNotFoundError) as error:
         raise UserError(f"--{error}" if isinstance(error, ValueError) else str(error)) from error
-    line, with_settings = Line(), functools.partial(planned_step, config, devices)
+    workdir, line, with_settings = epath.Path(workdir), Line(), functools.partial(planned_step, config, devices)
     planned = with_settings({})
+    make_writable(workdir)
     line.say(f"compiling the train step for {len(devices)} chips of {topology} ...")
     quick = compiled = costs.compile_step(planned)
     if not quick.needed:
@@ -63,12 +65,11 @@ def run(config: ConfigDict, workdir: epath.PathLike, topology: str | None) -> in
         plan["largest_batch_size"] = search.largest_batch(quick)
 
     text = plan_report.markdown(plan)
-    epath.Path(workdir).mkdir(parents=True, exist_ok=True)
     for name, content in (("plan.json", json.dumps(plan, indent=2) + "\n"), ("plan.md", text)):
-        with atomic_file.replacing(epath.Path(workdir) / name) as path:
+        with atomic_file.replacing(workdir / name) as path:
             path.write_text(content)
     line.say(text)
-    line.say(f"wrote {epath.Path(workdir) / 'plan.md'} and plan.json")
+    line.say(f"wrote {workdir / 'plan.md'} and plan.json")
     return 0 if plan["fits"] else 1
 
 

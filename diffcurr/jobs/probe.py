@@ -17,6 +17,7 @@ from diffcurr.reporting.progress import Line
 from diffcurr.run import open_run
 from diffcurr.tasks import Tokens
 from diffcurr.training import distributed
+from diffcurr.training.workdir import make_writable
 
 
 def run(config: ConfigDict, workdir: epath.PathLike) -> int:
@@ -40,6 +41,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
             f"dataset.name = {config.dataset.name!r}: a probe needs pictures that training never sees; set "
             f"dataset.held_out to the share of them"
         )
+    make_writable(workdir)
     blocks = experiment.task.blocks(experiment)
     line, labelled = Line(silent=not distributed.is_primary()), Class(num_classes=dataset.num_classes)
     sources = distributed.primary_first(dataset.opened), distributed.primary_first(dataset.opened_held_out)

@@ -13,6 +13,7 @@ from diffcurr.reporting import grids
 from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.run import open_run
 from diffcurr.training import distributed
+from diffcurr.training.workdir import make_writable
 
 
 def run(
@@ -49,6 +50,7 @@ def run(
         condition = conditioning.chosen(number, wanted)
     with concerning("--negative_prompt"):
         sampler = experiment.sampler_of(experiment.sampling, negative_prompt)
+    make_writable(out, "--out")
     images = sampler.draw(
         opened.params,
         experiment.sample_key(seed),
@@ -58,7 +60,6 @@ def run(
     )
     if not primary:
         return 0
-    out.mkdir(parents=True, exist_ok=True)
     with atomic_file.replacing(out / "samples.npz") as temporary:
         arrays: dict[str, Any] = {"images": images, "step": opened.step}
         # A class has been called `labels` here since version 0.1.0.

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import stat
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 from diffcurr import atomic_file
 from diffcurr import config as config_lib
 from diffcurr.errors import UserError, first_line
+from diffcurr.training import distributed
 from diffcurr.training.storage import storage_error
 
 CONFIG_FILE = "config.json"
@@ -88,9 +90,30 @@ def check_path(workdir: epath.Path) -> None:
         )
 
 
-def cannot_be_written(workdir: epath.Path, error: Exception) -> UserError:
-    """The error of a folder that cannot be written, to be raised."""
-    return UserError(f"workdir {workdir} cannot be written ({error}): choose another with --workdir")
+def make_writable(folder: epath.Path, flag: str = "--workdir") -> None:
+    """Makes the folder of a job's results, if need be, and tries it before the job computes them; in all processes.
+
+    Args:
+      flag: what names the folder on the command line.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+
+    def tried() -> None:
+        probe = folder / f".{uuid.uuid4().hex}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except (OSError, ImportError) as error:  # gs:// needs a package that a bare installation lacks
+            raise _cannot_be_written(folder, flag, error) from error
+
+    distributed.primary_first(tried)
+
+
+def _cannot_be_written(folder: epath.Path, flag: str, error: Exception) -> UserError:
+    return UserError(f"{flag}={folder}: cannot be written ({first_line(error)}): name another folder")
 
 
 def _check_files(workdir: epath.Path) -> None:
@@ -137,7 +160,7 @@ class Workdir:
             self.changed = check_config(self.path, self._config, self._allowed)  # which now is nobody else's
         except (OSError, ImportError) as error:  # gs:// needs a package that a bare installation lacks
             self._release()
-            raise cannot_be_written(self.path, error) from error
+            raise _cannot_be_written(self.path, "--workdir", error) from error
         except UserError:
             self._release()
             raise

@@ -120,7 +120,7 @@ def test_another_analysis_is_another_run(tmp_path: pathlib.Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"workdir .*file/run cannot be written .* choose another with --workdir"):
+    with pytest.raises(UserError, match=r"--workdir=.*file/run: cannot be written .*: name another folder$"):
         analyze.run(tiny.config(**SETTINGS), tmp_path / "file" / "run")
 
 

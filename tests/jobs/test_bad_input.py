@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 import pytest
 import tiny
+from etils import epath
 
 from diffcurr import experiment
 from diffcurr.errors import UserError
-from diffcurr.jobs import train
+from diffcurr.jobs import features, train
+from diffcurr.training.workdir import make_writable
 
 BAD_VALUES = {
     "clusters 0": ({"curriculum__clusters": 0}, "curriculum.clusters = 0: must be an integer from 1 to 1000"),
@@ -177,8 +179,17 @@ def test_a_missing_setting_of_a_part_takes_its_default() -> None:
 
 def test_workdir_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"workdir .*file/run cannot be written .* choose another with --workdir"):
+    with pytest.raises(UserError, match=r"--workdir=.*file/run: cannot be written .*: name another folder$"):
         train.run(tiny.config(), tmp_path / "file" / "run")
+
+
+def test_results_that_could_not_be_written(tmp_path: pathlib.Path) -> None:
+    """Each job that writes results tries the folder first, and leaves nothing there by that."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--workdir=.*file: cannot be written \(.*\): name another folder"):
+        features.run(tiny.config(), tmp_path / "file")
+    make_writable(epath.Path(tmp_path / "new" / "folder"))
+    assert not list((tmp_path / "new" / "folder").iterdir())
 
 
 def test_a_folder_where_a_run_writes_a_file(tmp_path: pathlib.Path) -> None:

@@ -93,6 +93,16 @@ def test_sample(run: tuple[pathlib.Path, str]) -> None:
     assert np.abs(first["images"]).max() <= 1.0
 
 
+def test_samples_for_a_folder_that_cannot_be_written(
+    run: tuple[pathlib.Path, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before the first of them is drawn."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(drawing.Sampler, "draw", lambda *_: pytest.fail("samples were drawn for nothing"))
+    with pytest.raises(UserError, match=r"--out=.*file/out: cannot be written \(.*\): name another folder"):
+        sample.run(tiny.config(**SETTINGS), run[0], out=tmp_path / "file" / "out")
+
+
 def test_more_samples_than_one_part(run: tuple[pathlib.Path, str]) -> None:
     """Sample i has class i mod K, in the file and for the network, also where a part does not begin at class 0."""
     workdir, _ = run
