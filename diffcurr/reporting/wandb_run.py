@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -100,5 +101,5 @@ class WandbRun:
         self._run.log({path.parent.name: self._wandb.Image(os.fspath(path)), STEP: step})
 
     def close(self) -> None:
-        """Waits for what was logged to be sent, or written where it is offline."""
-        self._run.finish()
+        """Waits for what was logged to be sent, or written where it is offline; a run that is failing is shown so."""
+        self._run.finish(exit_code=int(sys.exception() is not None))

@@ -30,7 +30,7 @@ class Recorder(types.ModuleType):
 
     def init(self, **arguments: Any) -> "Recorder":
         run = Recorder()
-        run.arguments, run.logged, run.steps, run.finished = arguments, [], [], False
+        run.arguments, run.logged, run.steps, run.finished = arguments, [], [], None
         self.runs.append(run)
         return run
 
@@ -40,8 +40,8 @@ class Recorder(types.ModuleType):
     def log(self, values: dict[str, Any]) -> None:
         self.logged.append(values)
 
-    def finish(self) -> None:
-        self.finished = True
+    def finish(self, exit_code: int) -> None:
+        self.finished = exit_code
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_rows_pictures_and_the_config(tmp_path: pathlib.Path, wandb: Recorder) -
     (run,) = wandb.runs
     row = {"loss": 0.5, "loss_by_cluster/002": 0.25}
     assert run.logged == [row | {"step": 10}, row | {"step": 20}, {"samples": "picture 00000030.png", "step": 20}]
-    assert run.steps == [("step", ""), ("*", "step")] and run.finished
+    assert run.steps == [("step", ""), ("*", "step")] and run.finished == 0
     assert (run.arguments["project"], run.arguments["config"]) == ("project", {"seed": 0})
 
 
@@ -107,3 +107,10 @@ def test_what_goes_wrong_is_one_line(tmp_path: pathlib.Path, wandb: Recorder, mo
     with pytest.raises(UserError, match="needs the package wandb"):  # before anything is made
         train.run(tiny.config(), tmp_path / "run", wandb="p")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_fails_is_shown_so(tmp_path: pathlib.Path, wandb: Recorder) -> None:
+    settings = {"steps": 20, "checkpoint_every": 0, "log_every": 5, "sample_every": 0, "evaluate_every": 0}
+    with pytest.raises(UserError, match="(loss|norm) is (nan|inf) at step"):
+        train.run(tiny.config(**settings, optimizer__learning_rate=1e30), tmp_path, wandb="project")
+    assert wandb.runs[0].finished == 1
