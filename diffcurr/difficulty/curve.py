@@ -23,7 +23,7 @@ MOST = 20_000  # dimensions of which there is a covariance: 3.2 GB, three times
 UNIT = "pairs x levels"  # an image, a sample and a pair of noise levels
 
 
-class Levels(NamedTuple):
+class NoiseLevels(NamedTuple):
     """A process's noise levels, from the least noise to the most, in float64."""
 
     u: np.ndarray
@@ -31,10 +31,10 @@ class Levels(NamedTuple):
     sigmas: np.ndarray
 
 
-def levels(experiment: Experiment) -> Levels:
+def levels(experiment: Experiment) -> NoiseLevels:
     """The middle of each of the process's equally likely intervals of u."""
     u = experiment.process.level_midpoints
-    return Levels(u, *experiment.process.exact_alpha_sigma(u))
+    return NoiseLevels(u, *experiment.process.exact_alpha_sigma(u))
 
 
 def look(experiment: Experiment, data: Data, new_countdown: NewCountdown, *, covariance: bool = False) -> Survey:

@@ -26,7 +26,7 @@ from diffcurr.metrics.evaluation import Metric
 from diffcurr.pretrained.picture_features import PictureFeatures
 from diffcurr.processes import Process
 from diffcurr.sampling.drawing import Sampling
-from diffcurr.sampling.held_out import Grid
+from diffcurr.sampling.held_out import Denoising
 from diffcurr.tasks import Sampled, Task
 from diffcurr.training import augmentation, distributed, sharding
 from diffcurr.training.alignment import Alignment
@@ -193,11 +193,11 @@ def _metrics(config: ConfigDict, dataset: Dataset, task: Task, process: Process)
                 f"dataset.held_out to the share of them"
             )
     with concerning("evaluation.denoising"):
-        grid = Grid(**config.evaluation.denoising)
+        denoising = Denoising(**config.evaluation.denoising)
         try:
-            grid.check(process)
+            denoising.check(process)
         except ValueError:  # of no account where nothing is held out; to know that, all files may have to be listed
-            if grid.images and task.denoises and dataset.holds_out:
+            if denoising.images and task.denoises and dataset.holds_out:
                 raise
     return metrics
 

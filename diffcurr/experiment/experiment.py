@@ -37,7 +37,7 @@ from diffcurr.processes import Process
 from diffcurr.reporting.progress import Countdown, Line
 from diffcurr.sampling.drawing import Sampler, Sampling
 from diffcurr.sampling.evaluator import Evaluator
-from diffcurr.sampling.held_out import Grid
+from diffcurr.sampling.held_out import Denoising
 from diffcurr.sampling.real_pictures import RealPictures
 from diffcurr.sampling.solvers import Solver
 from diffcurr.tasks import TASKS, Sampled, Task
@@ -375,9 +375,9 @@ class Experiment:
         )
 
     @property
-    def grid(self) -> Grid:
-        """Where the denoising error of held-out images is measured."""
-        return Grid(**self.config.evaluation.denoising)
+    def denoising(self) -> Denoising:
+        """Where the denoising error of held-out images is measured, and of how many."""
+        return Denoising(**self.config.evaluation.denoising)
 
     def held_out_images(self) -> Batch | None:
         """Images that training never sees, with what the network is told; None where there are none, or none wanted.
@@ -385,17 +385,17 @@ class Experiment:
         Raises:
           UserError: if they cannot be had, or there is only one.
         """
-        grid, dataset = self.grid, self.dataset
-        if not grid.images or not dataset.holds_out:
+        number, dataset = self.denoising.images, self.dataset
+        if not number or not dataset.holds_out:
             return None
         try:
             source = distributed.primary_first(dataset.opened_held_out)
         except UserError as error:
             raise UserError(f"{error} (or go without images held out: evaluation.denoising.images = 0)") from error
-        images = pipeline.load(source, dataset, self.conditioning.of, grid.images, seed=0)
+        images = pipeline.load(source, dataset, self.conditioning.of, number, seed=0)
         if len(images.x) < 2:
             raise UserError(
-                f"evaluation.denoising.images = {grid.images}: one image of {len(source)} held out has no interval; "
+                f"evaluation.denoising.images = {number}: one image of {len(source)} held out has no interval; "
                 f"give two at least, or 0 for none"
             )
         return images

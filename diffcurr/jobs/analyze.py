@@ -57,11 +57,11 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     trained = curriculum.of_workdir(workdir, config)
 
     ################################################## relative entropy of consecutive marginals
-    clock = Clock()
+    pace = Pace()
 
     def countdown(what: str, unit: str) -> Callable[[int, int], None]:
         show = Countdown(line, what, unit)
-        return clock.around(show) if unit == curve.UNIT else show
+        return pace.around(show) if unit == curve.UNIT else show
 
     mixture = curve.KEPT.known(workdir, experiment)
     if mixture is not None:
@@ -70,8 +70,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     wanted = (True,) if mixture is not None else (False, True)
     measured = curve.measure_each(experiment, data, countdown, wanted, surveyed)
     mixture, left_out = measured[0] if mixture is None else mixture, measured[-1]
-    line.say(_pace(clock))
-    line.say(_at_scale(experiment, clock, len(surveyed.mean)))
+    line.say(_pace(pace))
+    line.say(_at_scale(experiment, pace, len(surveyed.mean)))
 
     intervals = clusters.uniform(config.analysis.convergence.intervals)
     share = config.analysis.convergence.share
@@ -117,7 +117,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
             "![The curves and the clusters that they suggest](relative_entropy.png)",
             "",
             *trained,
-            _pace(clock),
+            _pace(pace),
             "",
         ]
     )
@@ -127,7 +127,7 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     return 0
 
 
-class Clock:
+class Pace:
     """Measures the rate of a countdown, from its first call on, so that compiling does not count."""
 
     rate = 0.0
@@ -145,17 +145,17 @@ class Clock:
         return measured
 
 
-def _pace(clock: Clock) -> str:
+def _pace(pace: Pace) -> str:
     """The rate at which the curves were measured; empty where there was too little to tell."""
     where = f"{jax.device_count()} {jax.default_backend()} device(s) in {jax.process_count()} process(es)"
-    return f"Measured at {clock.rate:.3g} {curve.UNIT} a second ({where})." if clock.rate else ""
+    return f"Measured at {pace.rate:.3g} {curve.UNIT} a second ({where})." if pace.rate else ""
 
 
-def _at_scale(experiment: Experiment, clock: Clock, dimension: int) -> str:
+def _at_scale(experiment: Experiment, pace: Pace, dimension: int) -> str:
     """What one curve of as many images as ImageNet has would take, at this rate and at least."""
     samples, levels = experiment.config.analysis.samples, experiment.process.num_levels
     needed = cost.work(IMAGENET, dimension, samples, levels)
-    takes = [f"{duration(needed.pairs / clock.rate)} at this rate"] if clock.rate else []
+    takes = [f"{duration(needed.pairs / pace.rate)} at this rate"] if pace.rate else []
     for name, (chip, number) in CHIPS.items():
         near, far = cost.bound(needed, chip.flops, chip.bandwidth, number)
         takes.append(f"at least {near:.2g} s on {name} (bound; {far:.2g} s if distances are read at each level)")

@@ -10,35 +10,35 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 Images = Float[np.ndarray, "n height width channel"]
-Levels = UInt8[np.ndarray, "n height width 3"]
+Pixels = UInt8[np.ndarray, "n height width 3"]
 
 
 class Pipeline(NamedTuple):
     """A way from images to the input of the Inception network.
 
     Attributes:
-      to_levels: images in [-1, 1], grey or coloured -> the pixels of the picture files that it makes of them.
+      to_pixels: images in [-1, 1], grey or coloured -> the pixels of the picture files that it makes of them.
       resizing: how these are resized to 299x299 (`pretrained.inception.enlarge`).
     """
 
-    to_levels: Callable[[Images], Levels]
+    to_pixels: Callable[[Images], Pixels]
     resizing: str
 
     def shown(self, images: Images) -> Float[np.ndarray, "n height width 3"]:
         """The images in [-1, 1] again, as `pretrained.inception.Inception.outputs` takes them."""
-        return from_levels(self.to_levels(images))
+        return from_pixels(self.to_pixels(images))
 
 
-def from_levels(levels: Levels) -> Float[np.ndarray, "n height width 3"]:
+def from_pixels(pixels: Pixels) -> Float[np.ndarray, "n height width 3"]:
     """Pixels of picture files, such as those of ADM's reference batches, as float32 in [-1, 1]."""
-    return levels / np.float32(127.5) - np.float32(1)
+    return pixels / np.float32(127.5) - np.float32(1)
 
 
 # In NumPy, on the host: compiled, x * 127.5 + 128 is rounded once instead of twice, and some pixels are cut to another
 # level than in the public code.
 
 
-def edm_levels(images: Images) -> Levels:
+def edm_pixels(images: Images) -> Pixels:
     """x * 127.5 + 128, cut to 0..255 and to whole numbers, as EDM's generate.py and DiT's sample_ddp.py save samples.
 
     A picture's own level v, x = v / 127.5 - 1, becomes v + 0.5 and is cut back to v. EDM's samples are float64.
@@ -46,7 +46,7 @@ def edm_levels(images: Images) -> Levels:
     return _cut(images * _like(images, 127.5) + _like(images, 128))
 
 
-def adm_levels(images: Images) -> Levels:
+def adm_pixels(images: Images) -> Pixels:
     """(x + 1) * 127.5, cut to 0..255 and to whole numbers, as ADM's image_sample.py saves samples.
 
     Half a level darker than EDM's on average; a picture's own level may be cut to the one below by a rounding error.
@@ -54,12 +54,12 @@ def adm_levels(images: Images) -> Levels:
     return _cut((images + _like(images, 1)) * _like(images, 127.5))
 
 
-def nearest_levels(images: Images) -> Levels:
+def nearest_pixels(images: Images) -> Pixels:
     """(x + 1) * 127.5, rounded to the nearest of 0..255: pictures of 8 bits as they are, samples without bias."""
     return _cut((images + _like(images, 1)) * _like(images, 127.5) + _like(images, 0.5))
 
 
-def _cut(pixels: Images) -> Levels:
+def _cut(pixels: Images) -> Pixels:
     """Grey pictures are repeated, as EDM's fid.py does; ADM's evaluator knows coloured ones only."""
     if pixels.shape[-1] not in (1, 3):
         raise ValueError(f"images of {pixels.shape[-1]} channels: Inception looks at grey or coloured ones")
@@ -75,9 +75,9 @@ def _like(images: Images, number: float) -> np.floating:
 
 
 PIPELINES: dict[str, Pipeline] = {
-    "nearest": Pipeline(nearest_levels, "tensorflow"),  # the project's own, for pictures of 8 bits
-    "edm": Pipeline(edm_levels, "tensorflow"),  # Karras et al. 2022; DiT and SiT too, whose reference is ADM's
-    "adm": Pipeline(adm_levels, "tensorflow"),  # Dhariwal & Nichol 2021
-    "clean": Pipeline(nearest_levels, "pillow"),  # clean-fid (Parmar et al. 2022), of pictures saved without loss
+    "nearest": Pipeline(nearest_pixels, "tensorflow"),  # the project's own, for pictures of 8 bits
+    "edm": Pipeline(edm_pixels, "tensorflow"),  # Karras et al. 2022; DiT and SiT too, whose reference is ADM's
+    "adm": Pipeline(adm_pixels, "tensorflow"),  # Dhariwal & Nichol 2021
+    "clean": Pipeline(nearest_pixels, "pillow"),  # clean-fid (Parmar et al. 2022), of pictures saved without loss
 }
 """Name -> the way."""

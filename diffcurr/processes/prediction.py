@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from diffcurr import ranges
 from diffcurr.processes.density import array_module
 
-Levels: TypeAlias = Float[Array, " batch"] | Float[np.ndarray, " batch"]
+PerExample: TypeAlias = Float[Array, " batch"] | Float[np.ndarray, " batch"]
 
 
 class Level(NamedTuple):
@@ -40,7 +40,7 @@ def expand(per_example: Any, like: Float[Array, "batch *rest"]) -> Float[Array, 
 class Prediction(ranges.Checked):
     """A prediction o = a x0 + b noise, trained by its own squared error."""
 
-    def coefficients(self, level: Level) -> tuple[Levels, Levels]:
+    def coefficients(self, level: Level) -> tuple[PerExample, PerExample]:
         """(a, b) of o = a x0 + b noise."""
         raise NotImplementedError
 
@@ -106,7 +106,7 @@ class Prediction(ranges.Checked):
 class Epsilon(Prediction):
     """The noise (Ho et al. 2020)."""
 
-    def coefficients(self, level: Level) -> tuple[Levels, Levels]:
+    def coefficients(self, level: Level) -> tuple[PerExample, PerExample]:
         xp = array_module(level.sigma)
         return xp.zeros_like(level.sigma), xp.ones_like(level.sigma)
 
@@ -118,7 +118,7 @@ class Epsilon(Prediction):
 class X0(Prediction):
     """The clean data."""
 
-    def coefficients(self, level: Level) -> tuple[Levels, Levels]:
+    def coefficients(self, level: Level) -> tuple[PerExample, PerExample]:
         xp = array_module(level.sigma)
         return xp.ones_like(level.sigma), xp.zeros_like(level.sigma)
 
@@ -130,7 +130,7 @@ class X0(Prediction):
 class V(Prediction):
     """alpha noise - sigma x0 (Salimans & Ho 2022)."""
 
-    def coefficients(self, level: Level) -> tuple[Levels, Levels]:
+    def coefficients(self, level: Level) -> tuple[PerExample, PerExample]:
         return -level.sigma, level.alpha
 
 
@@ -138,7 +138,7 @@ class V(Prediction):
 class Velocity(Prediction):
     """d x / d time of a continuous process (flow matching; Lipman et al. 2023)."""
 
-    def coefficients(self, level: Level) -> tuple[Levels, Levels]:
+    def coefficients(self, level: Level) -> tuple[PerExample, PerExample]:
         if level.d_alpha is None or level.d_sigma is None:
             raise ValueError("prediction 'velocity': needs continuous time; choose epsilon, x0 or v")
         return level.d_alpha, level.d_sigma
@@ -148,7 +148,7 @@ class Velocity(Prediction):
 class Score(Prediction):
     """The gradient of log p(x | x0), -noise / sigma (Song et al. 2021)."""
 
-    def coefficients(self, level: Level) -> tuple[Levels, Levels]:
+    def coefficients(self, level: Level) -> tuple[PerExample, PerExample]:
         return array_module(level.sigma).zeros_like(level.sigma), -1.0 / level.sigma
 
 

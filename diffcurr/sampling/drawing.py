@@ -20,7 +20,7 @@ from diffcurr.codecs import Codec
 from diffcurr.conditioning import Condition, Conditioning
 from diffcurr.processes import Process
 from diffcurr.sampling.guidance import guided_denoiser
-from diffcurr.sampling.solvers import SPACINGS, Solver, make_levels, sample, sampling_times
+from diffcurr.sampling.solvers import SPACINGS, Solver, make_grid, sample, sampling_times
 from diffcurr.training import distributed, sharding
 
 PART = 256  # samples that share a key
@@ -242,7 +242,7 @@ class DiffusionSampler(Sampler):
             channels=settings.guidance_channels,
             clip=settings.clip or None,
         )
-        levels = make_levels(self.process, settings.steps, settings.last_step, settings.spacing)
+        levels = make_grid(self.process, settings.steps, settings.last_step, settings.spacing)
         return sample(jax.random.fold_in(key, part), denoise, levels, (rows, *self.shape), self.solver)
 
     def encoded(

@@ -183,6 +183,6 @@ def _published(
     wanting = [one for one in metrics.values() if one.real and not one.held_out]
     if found.pictures and any(not isinstance(one, FrechetDistance) or one.kind not in known for one in wanting):
         batches = published.pictures(path, batch=features.batch)
-        real = np.concatenate([features.look(pipelines.from_levels(batch)) for batch in batches])
+        real = np.concatenate([features.look(pipelines.from_pixels(batch)) for batch in batches])
     described = {"file": epath.Path(path).name, "sha256": found.digest, "pictures": found.pictures}
     return real, known, described

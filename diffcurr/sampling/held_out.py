@@ -26,7 +26,7 @@ SEED = 0  # of the noise: the same for every run, whatever its own seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Grid(ranges.Checked):
+class Denoising(ranges.Checked):
     """The settings of `evaluation.denoising`.
 
     Attributes:
@@ -82,7 +82,7 @@ class HeldOutError:
       graph, process: the network and process that were trained.
       images: the held-out images as they are noised, with what the network is told; in every process all of them.
       values: the values that they take, for pixels; None for latents, and where they are too many to tell apart.
-      grid: the noise levels.
+      settings: the noise levels and the number of images.
       mesh, param_shardings: where the parameters lie.
     """
 
@@ -90,7 +90,7 @@ class HeldOutError:
     process: Process
     images: Batch
     values: Float[np.ndarray, " value"] | None
-    grid: Grid
+    settings: Denoising
     mesh: Mesh
     param_shardings: Any
 
@@ -102,7 +102,7 @@ class HeldOutError:
         """
         key = jax.random.key(SEED)
         found = in_turn(lambda *part: self._compiled(params, *part, key), self.images, self.mesh)
-        points = self.grid.points
+        points = self.settings.points
         x0_error = found.astype(np.float64)
         noise_error = x0_error * np.exp(points)
         bits = self._bits(points, noise_error)
@@ -131,8 +131,8 @@ class HeldOutError:
     @functools.cached_property
     def _compiled(self) -> Any:
         """(params, images, their numbers, key) -> errors of x0 [image, level]."""
-        times = jnp.asarray(self.process.time_at(self.grid.points), jnp.float32)
-        levels = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), self.process.level_at(self.grid.points))
+        times = jnp.asarray(self.process.time_at(self.settings.points), jnp.float32)
+        levels = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), self.process.level_at(self.settings.points))
 
         def errors(params: Any, batch: Batch, numbers: Int[Array, " n"], key: PRNGKeyArray) -> Float[Array, "n level"]:
             with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):

@@ -113,7 +113,7 @@ class Diffusion(Sampled):
             process=experiment.process,
             images=images,
             values=values,
-            grid=experiment.grid,
+            settings=experiment.denoising,
             mesh=experiment.mesh,
             param_shardings=experiment.param_shardings,
         )

@@ -30,7 +30,7 @@ class AutoencoderStep(Updating):
     kl: float
 
 
-class Seen(NamedTuple):
+class Report(NamedTuple):
     """What a microbatch reports: the mean loss, and sums over its examples."""
 
     loss: Float[Array, ""]
@@ -79,12 +79,12 @@ def autoencoder_step(
 ) -> tuple[TrainState, tuple[()], Metrics]:
     """One optimizer step; see `training.step.train_step`."""
 
-    def loss_of(params: Any, part: Batch, key: PRNGKeyArray) -> tuple[Array, Seen]:
+    def loss_of(params: Any, part: Batch, key: PRNGKeyArray) -> tuple[Array, Report]:
         error, divergence = losses(nnx.merge(config.graph, params), part.x, key, config.norm)
         loss = jnp.mean(error) + config.kl * jnp.mean(divergence)
-        return loss, Seen(loss, jnp.sum(error), jnp.sum(divergence))
+        return loss, Report(loss, jnp.sum(error), jnp.sum(divergence))
 
-    def gradient(index: int | Array, part: Batch) -> tuple[Any, Seen]:
+    def gradient(index: int | Array, part: Batch) -> tuple[Any, Report]:
         key = step_key(config.seed, "codec", state.step, index)
         (_, seen), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, part, key)
         return grads, seen

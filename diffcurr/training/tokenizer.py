@@ -63,7 +63,7 @@ class Losses(NamedTuple):
     discriminator: Float[Array, ""]
 
 
-class Seen(NamedTuple):
+class Report(NamedTuple):
     """What a microbatch reports: the mean loss; sums over its examples; of the first, vectors to put codes at."""
 
     loss: Float[Array, ""]
@@ -155,7 +155,7 @@ def tokenizer_step(
       perceptual: weights of the network of the perceptual loss.
     """
 
-    def gradient(index: int | Array, part: Batch) -> tuple[Any, Seen]:
+    def gradient(index: int | Array, part: Batch) -> tuple[Any, Report]:
         differentiated = jax.value_and_grad(losses, has_aux=True)
         (_, (loss, parts, vectors, found)), grads = differentiated(state.params, part.x, config, state.step, perceptual)
         counts = jnp.zeros(len(state.curriculum)).at[found.tokens.reshape(-1)].add(1.0)
@@ -165,7 +165,7 @@ def tokenizer_step(
             key = step_key(config.seed, "codebook", state.step)
             candidates = (index == 0) * dead_codes.candidates(key, flat, codes, len(counts))
         sums = jax.tree.map(lambda x: x * len(part.x), parts)
-        return grads, Seen(loss, sums, counts, candidates)
+        return grads, Report(loss, sums, counts, candidates)
 
     grads, seen = averaged(gradient, batch, config.microbatches)
     unused, dead = dead_codes.aged(state.curriculum, seen.counts, config.restart_after or jnp.iinfo(jnp.int32).max)

@@ -32,7 +32,7 @@ class TokenStep(Updating):
     dropout: bool
 
 
-class Seen(NamedTuple):
+class Report(NamedTuple):
     """What a microbatch reports: the mean loss."""
 
     loss: Float[Array, ""]
@@ -85,7 +85,7 @@ def token_step(
 ) -> tuple[TrainState, tuple[()], Metrics]:
     """One optimizer step on pictures; see `training.step.train_step`."""
 
-    def gradient(index: int | Array, part: Batch) -> tuple[Any, Seen]:
+    def gradient(index: int | Array, part: Batch) -> tuple[Any, Report]:
         def key(stream: str) -> PRNGKeyArray:
             return step_key(config.seed, stream, state.step, index)
 
@@ -93,7 +93,7 @@ def token_step(
         dropped = jax.random.bernoulli(key("label dropout"), config.conditioning.dropout, tokens.shape[:1])
         examples = tokens, part.condition, dropped
         loss, grads = jax.value_and_grad(token_loss)(state.params, config, *examples, key("dropout"))
-        return grads, Seen(loss)
+        return grads, Report(loss)
 
     grads, seen = averaged(gradient, batch, config.microbatches)
     rate = jnp.asarray(config.learning_rate(state.step), jnp.float32)

@@ -10,7 +10,7 @@ import pytest
 import scipy.linalg
 
 from diffcurr.metrics import frechet
-from diffcurr.metrics.pipelines import PIPELINES, from_levels
+from diffcurr.metrics.pipelines import PIPELINES, from_pixels
 from diffcurr.pretrained import inception
 
 IMAGES = np.random.default_rng(0).uniform(-1.2, 1.2, (3, 21, 21, 3)).astype(np.float32)
@@ -24,32 +24,32 @@ def level(name: str, x: float) -> int:
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_levels(name: str) -> None:
-    found = PIPELINES[name].to_levels(IMAGES.astype(np.float64))
+    found = PIPELINES[name].to_pixels(IMAGES.astype(np.float64))
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, np.vectorize(lambda x: level(name, x))(IMAGES.astype(np.float64)))
-    np.testing.assert_array_equal(PIPELINES[name].shown(IMAGES), from_levels(PIPELINES[name].to_levels(IMAGES)))
-    grey = PIPELINES[name].to_levels(IMAGES[..., :1])
-    np.testing.assert_array_equal(grey, np.repeat(PIPELINES[name].to_levels(IMAGES)[..., :1], 3, axis=-1))
+    np.testing.assert_array_equal(PIPELINES[name].shown(IMAGES), from_pixels(PIPELINES[name].to_pixels(IMAGES)))
+    grey = PIPELINES[name].to_pixels(IMAGES[..., :1])
+    np.testing.assert_array_equal(grey, np.repeat(PIPELINES[name].to_pixels(IMAGES)[..., :1], 3, axis=-1))
 
 
 @pytest.mark.parametrize("name", ["nearest", "edm", "clean"])
 def test_pictures_keep_their_levels(name: str) -> None:
     """Those of a data set come back as they are stored."""
     stored = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None], (1, 256, 1, 3))
-    np.testing.assert_array_equal(PIPELINES[name].to_levels(from_levels(stored)), stored)
+    np.testing.assert_array_equal(PIPELINES[name].to_pixels(from_pixels(stored)), stored)
 
 
 def test_float32_is_rounded_twice() -> None:
     """As by PyTorch, which computes in the precision of the images: 128.9999999 is no number of float32."""
     x = np.nextafter(np.float32(1 / 127.5), np.float32(0)).reshape(1, 1, 1, 1)
-    assert PIPELINES["edm"].to_levels(x).max() == 129 and PIPELINES["edm"].to_levels(x.astype(np.float64)).max() == 128
+    assert PIPELINES["edm"].to_pixels(x).max() == 129 and PIPELINES["edm"].to_pixels(x.astype(np.float64)).max() == 128
 
 
 def test_rejects() -> None:
     with pytest.raises(ValueError, match="images of 4 channels: Inception looks at grey or coloured ones"):
-        PIPELINES["edm"].to_levels(np.zeros((1, 2, 2, 4), np.float32))
+        PIPELINES["edm"].to_pixels(np.zeros((1, 2, 2, 4), np.float32))
     with pytest.raises(ValueError, match="NaN or infinite"):
-        PIPELINES["edm"].to_levels(np.full((1, 2, 2, 3), np.nan, np.float32))
+        PIPELINES["edm"].to_pixels(np.full((1, 2, 2, 3), np.nan, np.float32))
     with pytest.raises(ValueError, match="resizing = 'lanczos': must be one of tensorflow, pillow"):
         inception.enlarge(jnp.zeros((1, 2, 2, 3)), "lanczos")
 
@@ -78,7 +78,7 @@ def pillow(picture: np.ndarray) -> np.ndarray:
 def test_what_inception_is_shown(name: str) -> None:
     pipeline, public = PIPELINES[name], pillow if name == "clean" else bilinear
     found = inception.enlarge(jnp.asarray(pipeline.shown(IMAGES[:1])), pipeline.resizing)
-    expected = public(pipeline.to_levels(IMAGES)[0].astype(np.float32))
+    expected = public(pipeline.to_pixels(IMAGES)[0].astype(np.float32))
     np.testing.assert_allclose(np.asarray(found[0]) * 128 + 128, expected, atol=1e-2)
 
 

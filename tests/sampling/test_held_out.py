@@ -15,11 +15,11 @@ from diffcurr.metrics.denoising import NAME
 from diffcurr.processes import DDPM
 from diffcurr.processes.prediction import X0
 from diffcurr.sampling import held_out
-from diffcurr.sampling.held_out import Grid, HeldOutError
+from diffcurr.sampling.held_out import Denoising, HeldOutError
 from diffcurr.training import sharding
 
 SETTINGS = dict(dataset__held_out=0.2, evaluation__denoising__images=21, evaluation__denoising__levels=3)
-GRID = Grid(images=21, log_snr=(-2.0, 6.0), levels=3)
+DENOISING = Denoising(images=21, log_snr=(-2.0, 6.0), levels=3)
 
 
 def measured(experiment: Experiment) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def of_told(devices: int, more: float, values: np.ndarray | None = None) -> dict
         process=DDPM(prediction=X0()),
         images=images,
         values=values,
-        grid=GRID,
+        settings=DENOISING,
         param_shardings=everywhere,
     )
     return changed(params)[NAME]
@@ -181,4 +181,4 @@ def test_a_distance_from_held_out_images_needs_some() -> None:
 )
 def test_rejects(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(GRID, **changes)
+        dataclasses.replace(DENOISING, **changes)

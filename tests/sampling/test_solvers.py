@@ -64,7 +64,7 @@ def test_samples_have_the_mean_and_covariance_of_the_data(
     process: Process, steps: int, solver: Solver, spacing: str
 ) -> None:
     solver.check(process)
-    levels, denoise = solvers.make_levels(process, steps, spacing=spacing), exact_denoiser(process)
+    levels, denoise = solvers.make_grid(process, steps, spacing=spacing), exact_denoiser(process)
     draw = jax.jit(lambda key: solvers.sample(key, denoise, levels, (10_000, 2, 1, 1), solver))
     x = np.asarray(draw(jax.random.key(3)))[:, :, 0, 0]
     np.testing.assert_allclose(x.mean(axis=0), MEAN, atol=4 * STD / 100)
@@ -117,7 +117,7 @@ def test_levels_spaced_evenly_in_log_snr(process: Process, last_step: float, ste
     even = np.linspace(max(log_snr[0], -12.0), log_snr[-1], steps)
     np.testing.assert_allclose(log_snr[1:], even[1:], atol=1e-6)
     assert np.ptp(process.alpha_sigma(own)[1] - sigma) > 0.01, "its own are others"
-    levels = solvers.make_levels(process, steps, last_step, "log_snr")
+    levels = solvers.make_grid(process, steps, last_step, "log_snr")
     np.testing.assert_allclose(levels.time, found, rtol=1e-6)
     assert np.all(levels.length > 0) and float(levels.length.sum()) == pytest.approx(
         abs(process.clean_time - found[0]), rel=1e-5
@@ -161,7 +161,7 @@ def test_error_falls_at_the_order_of_the_solver() -> None:
 
         process = EDM()
         alpha, sigma, length = jnp.ones(steps + 1), jnp.append(rho, 0.0), -jnp.diff(rho, append=0.0)
-        grid = solvers.Levels(rho, alpha, sigma, length, process.level)
+        grid = solvers.Grid(rho, alpha, sigma, length, process.level)
         denoise = exact_denoiser(process)
         got = solvers.sample(jax.random.key(0), denoise, grid, (64, 1, 1, 1), solver)
         start = 20.0 * x_first
@@ -196,7 +196,7 @@ def test_ancestral_is_the_ddpm_posterior(learned: float | None) -> None:
 
 
 def test_ancestral_is_ddim_with_all_of_the_noise() -> None:
-    levels, denoise = solvers.make_levels(PROCESS, 20), exact_denoiser(PROCESS)
+    levels, denoise = solvers.make_grid(PROCESS, 20), exact_denoiser(PROCESS)
     ancestral, ddim = (
         solvers.sample(jax.random.key(0), denoise, levels, (8, 2, 2, 1), solver)
         for solver in (Ancestral(), DDIM(eta=1.0))
@@ -206,7 +206,7 @@ def test_ancestral_is_ddim_with_all_of_the_noise() -> None:
 
 def test_a_grid_knows_the_level_at_any_time() -> None:
     """What the adaptive solver asks for between the levels of the grid."""
-    levels = solvers.make_levels(Flow(path="trigonometric"), 4)
+    levels = solvers.make_grid(Flow(path="trigonometric"), 4)
     at = levels.at(levels.time)
     assert isinstance(at, Level)
     np.testing.assert_allclose(at.alpha, levels.alpha[:-1], atol=1e-6)

@@ -7,7 +7,7 @@ alpha is 1 it is EDM's equation in sigma, and on flow matching's linear path tha
 
 from diffcurr import lazy
 from diffcurr.sampling.solvers.adaptive import Adaptive
-from diffcurr.sampling.solvers.base import SPACINGS, Denoise, Levels, Solver, make_levels, sample, sampling_times
+from diffcurr.sampling.solvers.base import SPACINGS, Denoise, Grid, Solver, make_grid, sample, sampling_times
 from diffcurr.sampling.solvers.ddim import DDIM, Ancestral
 from diffcurr.sampling.solvers.heun import Heun
 from diffcurr.sampling.solvers.sde import SDE
@@ -29,10 +29,10 @@ __all__ = [
     "Adaptive",
     "Ancestral",
     "Denoise",
+    "Grid",
     "Heun",
-    "Levels",
     "Solver",
-    "make_levels",
+    "make_grid",
     "sample",
     "sampling_times",
 ]

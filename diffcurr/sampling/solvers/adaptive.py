@@ -7,7 +7,7 @@ from annotated_types import Interval
 from jaxtyping import Array, PRNGKeyArray
 
 from diffcurr.processes.base import Process
-from diffcurr.sampling.solvers.base import Denoise, Levels, Solver, check_continuous
+from diffcurr.sampling.solvers.base import Denoise, Grid, Solver, check_continuous
 
 MOST_STEPS = 10_000
 
@@ -29,7 +29,7 @@ class Adaptive(Solver):
     def check(self, process: Process) -> None:
         check_continuous("adaptive", process)
 
-    def __call__(self, key: PRNGKeyArray, denoise: Denoise, levels: Levels, x: Array) -> Array:
+    def __call__(self, key: PRNGKeyArray, denoise: Denoise, levels: Grid, x: Array) -> Array:
         import diffrax  # only here: it costs a second
 
         def slope(time: Any, x: Array, args: None) -> Array:

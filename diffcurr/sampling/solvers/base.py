@@ -17,7 +17,7 @@ Denoise = Callable[[Float[Array, "batch *shape"], Float[Array, ""]], Denoised]
 """(x, native time) -> the estimate of x0 at one noise level for the whole batch."""
 
 
-class Levels(NamedTuple):
+class Grid(NamedTuple):
     """A grid of noise levels from the noisiest to clean data.
 
     Attributes:
@@ -64,14 +64,14 @@ def sampling_times(
     return whole[np.sort(kept)]
 
 
-def make_levels(process: Process, steps: int, last_step: float = 0.0, spacing: str = "process") -> Levels:
+def make_grid(process: Process, steps: int, last_step: float = 0.0, spacing: str = "process") -> Grid:
     """The grid of `sampling_times`."""
     time = sampling_times(process, steps, last_step, spacing)
     alpha, sigma = process.alpha_sigma(time)
     length = jnp.abs(jnp.diff(jnp.asarray(time), append=process.clean_time))
     alpha, sigma = jnp.append(jnp.asarray(alpha), 1.0), jnp.append(jnp.asarray(sigma), 0.0)
     grid = [part.astype(jnp.float32) for part in (jnp.asarray(time), alpha, sigma, length)]
-    return Levels(grid[0], grid[1], grid[2], grid[3], process.level)
+    return Grid(grid[0], grid[1], grid[2], grid[3], process.level)
 
 
 class Step(NamedTuple):
@@ -95,7 +95,7 @@ class Solver(ranges.Checked, abc.ABC):
 
     @abc.abstractmethod
     def __call__(
-        self, key: PRNGKeyArray, denoise: Denoise, levels: Levels, x: Float[Array, "batch *shape"]
+        self, key: PRNGKeyArray, denoise: Denoise, levels: Grid, x: Float[Array, "batch *shape"]
     ) -> Float[Array, "batch *shape"]:
         """x at the first level -> clean data. Jit-able.
 
@@ -111,7 +111,7 @@ class StepSolver(Solver):
     def step(self, denoise: Denoise, x: Array, s: Step, key: PRNGKeyArray, num_steps: int) -> Array:
         """x at the next level."""
 
-    def __call__(self, key: PRNGKeyArray, denoise: Denoise, levels: Levels, x: Array) -> Array:
+    def __call__(self, key: PRNGKeyArray, denoise: Denoise, levels: Grid, x: Array) -> Array:
         num_steps = levels.time.shape[0]
         inputs = (
             Step(
@@ -130,7 +130,7 @@ class StepSolver(Solver):
 
 
 def sample(
-    key: PRNGKeyArray, denoise: Denoise, levels: Levels, shape: tuple[int, ...], solver: Solver
+    key: PRNGKeyArray, denoise: Denoise, levels: Grid, shape: tuple[int, ...], solver: Solver
 ) -> Float[Array, "batch *shape"]:
     """Draws samples of the given shape. Jit-able."""
     key_first, key_steps = jax.random.split(key)
