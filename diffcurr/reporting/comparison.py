@@ -94,19 +94,18 @@ def ratio_table(steps: Float[np.ndarray, " evaluation"], ratios: Mapping[str, In
     return "\n".join([f"Distance over {baseline}'s (geometric mean):", "", *lines])
 
 
-def grid_table(grids: Mapping[str, Mapping[str, Interval]], baseline: str) -> str:
-    """Formats the distance over the baseline's after the last step on each sampling grid as a Markdown table.
+def table_by_arm(title: str, of_row: str, rows: Mapping[str, Mapping[str, Interval]]) -> str:
+    """Formats intervals as a Markdown table with one column for each arm.
 
     Args:
-      grids: ratio of the distances, by grid and arm.
-      baseline: name of the baseline.
+      title: what they are.
+      of_row: what the name of a row is.
+      rows: by row and arm.
     """
-    arms = list(next(iter(grids.values())))
-    lines = [f"| sampling grid | {' | '.join(arms)} |", "|---" * (len(arms) + 1) + "|"]
-    lines += [
-        f"| {grid} | {' | '.join(_format(ratio) for ratio in of_arm.values())} |" for grid, of_arm in grids.items()
-    ]
-    return "\n".join([f"Distance over {baseline}'s at the end, by sampling grid:", "", *lines])
+    arms = list(next(iter(rows.values())))
+    lines = [f"| {of_row} | {' | '.join(arms)} |", "|---" * (len(arms) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(_format(one) for one in of_arm.values())} |" for name, of_arm in rows.items()]
+    return "\n".join([f"{title}:", "", *lines])
 
 
 def denoising_table(

@@ -18,6 +18,8 @@ from diffcurr.metrics.denoising import NAME
 from diffcurr.metrics.intervals import Interval, mean_interval
 from diffcurr.reporting import comparison, denoising, figures
 
+DISTANCES = ("frechet_distance", "held_out_frechet_distance", "kernel_distance")
+
 
 def write_report(config: ConfigDict, results: list[Result], workdir: epath.Path) -> str:
     """Writes report.md and what it shows. Returns its first line, the verdict."""
@@ -55,6 +57,7 @@ def write_report(config: ConfigDict, results: list[Result], workdir: epath.Path)
         comparison.ratio_table(points, ratios, baseline),
         f"![samples of seed {config.seed}, same noise](samples.png)",
         *_grids(arms, baseline, measure),
+        *_other_metrics(arms, measure),
         *_denoising_of(arms, baseline, workdir),
     ]
     with atomic_file.replacing(workdir / "report.md") as path:
@@ -75,7 +78,25 @@ def _grids(arms: dict[str, list[Result]], baseline: str, measure: str) -> list[s
     found = {"the config's": ratios({name: [one["evaluation"] for one in each] for name, each in arms.items()})}
     for grid in others:
         found[grid] = ratios({name: [one["grids"][grid] for one in each] for name, each in arms.items()})
-    return [comparison.grid_table(found, baseline)]
+    return [comparison.table_by_arm(f"Distance over {baseline}'s at the end, by sampling grid", "sampling grid", found)]
+
+
+def _other_metrics(arms: dict[str, list[Result]], measure: str) -> list[str]:
+    """The part of the report on metrics that have no other place in it; none where there are none."""
+    first = next(iter(arms.values()))[0]
+    values = [name for name, one in first["evaluation"].items() if isinstance(one, dict) and "value" in one]
+    found = {}
+    for metric in (name for name in values if name not in (*DISTANCES, measure, NAME)):
+        for grid in ("", *(first.get("grids") or {})):
+            each = {
+                arm: [one["grids"][grid] if grid else one["evaluation"] for one in results]
+                for arm, results in arms.items()
+            }
+            of_arm = {
+                arm: mean_interval(np.asarray([one[metric]["value"] for one in all])) for arm, all in each.items()
+            }
+            found[metric.replace("_", " ") + (f", {grid}" if grid else "")] = of_arm
+    return [comparison.table_by_arm("Other metrics at the end, means over seeds", "metric", found)] if found else []
 
 
 def _denoising_of(arms: dict[str, list[Result]], baseline: str, workdir: epath.Path) -> list[str]:
