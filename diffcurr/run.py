@@ -219,7 +219,7 @@ def restored(experiment: Experiment, workdir: epath.PathLike, *, told: bool = Fa
     if (workdir / "checkpoints").exists():
         check_config(workdir, experiment.config)
         if told:
-            check_told(workdir, experiment.conditioning.identity())
+            check_told(workdir, experiment.told_by)
         with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
             found = checkpoints.restore(experiment.abstract_state)
     if found is None:

@@ -2,12 +2,15 @@
 
 import abc
 import functools
+import json
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
 from jaxtyping import Array, Float, Int
 
 from diffcurr import ranges
 
+SETTINGS = "settings"  # name of the fact
 Params: TypeAlias = Any
 """The arrays of a codec, a pytree; {} for one that has none."""
 
@@ -87,6 +90,24 @@ class WithWeights(Codec):
     @functools.cached_property
     def _loaded(self) -> Params:
         return self.load()
+
+    @property
+    def beside_shapes(self) -> dict[str, Any]:
+        """Settings that the weights were trained with and their shapes do not show, as JSON values."""
+        return {}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a file of its weights says beside them, for `check_facts`."""
+        return {SETTINGS: json.dumps(self.beside_shapes)}
+
+    def check_facts(self, facts: Mapping[str, str]) -> None:
+        """Raises ValueError if a file of weights says that they were trained with other settings."""
+        if SETTINGS not in facts:  # a file of others, or of an older version
+            return
+        there, here = json.loads(facts[SETTINGS]), json.loads(self.facts[SETTINGS])
+        if there != here:
+            raise ValueError(f"they were trained with other settings ({there} there, {here} here): give those")
 
     @abc.abstractmethod
     def abstract_params(self) -> Params: ...

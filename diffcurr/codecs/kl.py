@@ -237,10 +237,11 @@ class KL(WithWeights):
         return self._split[1]
 
     def load(self) -> Params:
-        arrays, _ = arrays_lib.read(weights_file.path_of(self.weights), MOST_BYTES)
+        arrays, facts = arrays_lib.read(weights_file.path_of(self.weights), MOST_BYTES)
         network = self._abstract()
         # The first use of the weights may stand where nothing else may be moved to a device.
         with concerning(f"codec.weights = {self.weights}"), jax.transfer_guard("allow"):
+            self.check_facts(facts)
             weights_lib.load(network, arrays, network.torch_layout(arrays))
             return jax.device_get(params_of(network))
 
@@ -273,6 +274,10 @@ class KL(WithWeights):
         if not self.tile:
             return function(x)
         return tiles.blended(function, x, self.tile // self.factor, up=up, down=down)
+
+    @property
+    def beside_shapes(self) -> dict[str, Any]:
+        return {"norm_num_groups": self.norm_num_groups}
 
     def identity(self) -> dict[str, Any]:
         return {

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from diffcurr import ranges
 from diffcurr.codecs import weights_file
 from diffcurr.codecs.base import Params, WithTokens
-from diffcurr.codecs.quantizers import Codebook, Quantised, Quantizer
+from diffcurr.codecs.quantizers import Codebook, FiniteScalar, Quantised, Quantizer
 from diffcurr.codecs.vit_blocks import Tower
 from diffcurr.errors import concerning
 from diffcurr.networks.patches import patchify, unpatchify
@@ -188,9 +188,10 @@ class ViTVQGANCodec(WithTokens):
 
     def load(self) -> Params:
         path = weights_file.path_of(self.weights)
-        arrays, _ = arrays_lib.read(path, MOST_BYTES)
+        arrays, facts = arrays_lib.read(path, MOST_BYTES)
         flat = nnx.traversals.flatten_mapping(self.abstract_params())
         with concerning(f"codec.weights = {self.weights}"):
+            self.check_facts(facts)
             arrays_lib.check(arrays, {_name(way): x.shape for way, x in flat.items()})
             found = {way: as_float32(_name(way), arrays[_name(way)]) for way in flat}
         return nnx.traversals.unflatten_mapping(found)
@@ -224,6 +225,11 @@ class ViTVQGANCodec(WithTokens):
 
     def _network(self, params: Params) -> ViTVQGAN:
         return nnx.merge(self._split[0], params)
+
+    @property
+    def beside_shapes(self) -> dict[str, Any]:
+        heads = {"encoder_heads": self.encoder_heads, "decoder_heads": self.decoder_heads}
+        return heads | ({"levels": list(self.quantizer.levels)} if isinstance(self.quantizer, FiniteScalar) else {})
 
     def identity(self) -> dict[str, Any]:
         return {"name": "vit_vqgan", "weights": self._digest, "latents": self.latents}

@@ -159,7 +159,10 @@ class Shift(Continuous):
 
     def less_noise(self, levels: Levels) -> Float[np.ndarray, " edge"]:
         before = levels.edge_log_snr + 2 * np.log(self.scale)
-        return np.interp(-before, -levels.log_snr, levels.midpoints, left=0.0, right=1.0)
+        found = np.interp(-before, -levels.log_snr, levels.midpoints, left=0.0, right=1.0)
+        # The edges at both ends are those of the outermost levels, of which none is cut in two.
+        found[0], found[-1] = (0.0 if self.scale >= 1 else found[0]), (1.0 if self.scale <= 1 else found[-1])
+        return found
 
 
 DENSITIES: dict[str, type[Density]] = {

@@ -2,7 +2,8 @@
 
 The order of examples depends on the seed alone. Process p of P takes rows p B/P .. (p+1) B/P - 1 of every global batch
 of B, so the global batch is the same for any number of processes, and the state of the iterator is one number, the
-count of global batches, the same on every process.
+count of global batches, the same on every process. Processes that hold the same rows count as one
+(`training.sharding.batch_share`).
 """
 
 import math

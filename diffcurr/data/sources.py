@@ -23,7 +23,7 @@ from jaxtyping import Int
 
 from diffcurr import atomic_file
 from diffcurr.data.on_threads import each
-from diffcurr.errors import UserError
+from diffcurr.errors import UserError, first_line
 from diffcurr.tensorflow_cpu import import_tensorflow
 
 Source: TypeAlias = grain.sources.RandomAccessDataSource
@@ -209,12 +209,17 @@ def open_tfds(name: str, split: str, data_dir: str, *, module: str = "", unused:
     builder = tfds.builder(name, data_dir=folder, file_format="array_record")
     if not builder.data_path.exists():
         prepare(builder, unused)
-    if split.split("[")[0] not in builder.info.splits:
+    there = [part.split("[")[0] for part in split.split("+")]
+    if not set(there) <= set(builder.info.splits):
         raise UserError(f"dataset.split = {split!r}: {name} has {', '.join(sorted(builder.info.splits))}")
-    stored = builder.info.splits[split.split("[")[0]]
-    shards = fingerprint(repr((stored.num_bytes, list(stored.shard_lengths))).encode())
+    stored = [builder.info.splits[part] for part in there]
+    shards = fingerprint(*(repr((one.num_bytes, list(one.shard_lengths))).encode() for one in stored))
     known = {"name": name, "version": str(builder.info.version), "split": split, "shards": shards}
-    return Prepared(builder.as_data_source(split=split), known, builder)
+    try:
+        source = builder.as_data_source(split=split)
+    except ValueError as error:  # a slice that is none
+        raise UserError(f"dataset.split = {split!r}: {first_line(error)}") from error
+    return Prepared(source, known, builder)
 
 
 def prepare(builder: Any, unused: str = "") -> None:

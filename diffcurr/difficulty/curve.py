@@ -156,13 +156,9 @@ class RelativeEntropyCurve(Curve):
         return experiment.process.num_levels - 1
 
     def measured_on(self, config: ConfigDict) -> dict[str, Any]:
-        whole = config_lib.to_json(config)
-        return {
-            "dataset": {key: whole["dataset"][key] for key in ("name", "split")},
-            "process": whole["process"],
-            "analysis": {key: whole["analysis"][key] for key in ("images", "samples")},
-            "seed": whole["seed"],
-        }
+        parts = ("dataset", "codec", "process", "analysis", "seed")
+        whole = config_lib.without(config_lib.to_json(config), config_lib.FREE_KEYS)
+        return {key: value for key, value in whole.items() if key.split(".")[0] in parts}
 
     def former(self, measured_on: dict[str, Any]) -> dict[str, Any]:
         if "images" not in measured_on:  # as version 0.1.0 wrote it

@@ -12,10 +12,13 @@ from ml_collections import ConfigDict
 
 from diffcurr import atomic_file
 from diffcurr import config as config_lib
+from diffcurr.data.sources import identity
 from diffcurr.difficulty.analyzed import Experiment
 from diffcurr.errors import first_line
 from diffcurr.training import distributed
 
+DATA = "data"
+"""Key beside the config's in what a curve was measured on: what the examples are."""
 Say = Callable[[str], None]
 Countdown = Callable[[int, int], None]
 """Called with (parts done, parts in all)."""
@@ -43,7 +46,7 @@ class Curve(abc.ABC):
 
     @abc.abstractmethod
     def measured_on(self, config: ConfigDict) -> dict[str, Any]:
-        """Everything that the curve depends on: a part of the config, as JSON values."""
+        """Everything that the curve depends on beside the examples: a part of the config, as JSON values."""
 
     @abc.abstractmethod
     def measure(self, experiment: Any, say: Say, new_countdown: NewCountdown) -> Any:
@@ -77,7 +80,7 @@ class Curve(abc.ABC):
 
     def save(self, workdir: epath.Path, experiment: Experiment, arrays: dict[str, Any]) -> None:
         """Writes the curve and what belongs to it, with what it was measured on."""
-        measured_on = json.dumps(self.measured_on(experiment.config))
+        measured_on = json.dumps(self.measured_on(experiment.config) | {DATA: _data(experiment)})
         with atomic_file.replacing(workdir / self.file) as path:
             np.savez_compressed(path, u=experiment.process.level_midpoints, measured_on=measured_on, **arrays)
 
@@ -89,8 +92,12 @@ class Curve(abc.ABC):
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 found = dict(arrays)
-            measured_on = config_lib.upgrade(self.former(json.loads(str(found["measured_on"]))))
+            measured_on = json.loads(str(found["measured_on"]))
+            data = measured_on.pop(DATA, None)  # older files do not say it
+            measured_on = config_lib.upgrade(self.former(measured_on))
             if self.measured_on(measured_on) != self.measured_on(experiment.config):
+                return None
+            if data is not None and data != _data(experiment):
                 return None
             for name in self.kind._fields:
                 if found[name].shape != (self.length(experiment),) or not np.all(np.isfinite(found[name])):
@@ -99,6 +106,12 @@ class Curve(abc.ABC):
         except Exception as error:  # whatever a damaged file makes of NumPy, zlib and JSON: said, and measured again
             print(f"WARNING: {path} is damaged ({first_line(error)}): the curve is measured again", file=sys.stderr)
             return None
+
+
+def _data(experiment: Experiment) -> dict[str, Any]:
+    """What tells the examples, and the weights that encode them, from others, as JSON values."""
+    codec = {} if experiment.encoder is None else {"codec": experiment.encoder.identity()}
+    return identity(experiment.dataset.opened()) | codec
 
 
 def from_first(curve: Values) -> Values:

@@ -1,6 +1,7 @@
 """The recipe: from a config to the parts that it names."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -172,6 +173,8 @@ def _mesh(config: ConfigDict, devices: Sequence[jax.Device] | None) -> Mesh:
     """The mesh, whose devices can share the batch."""
     with concerning("mesh"):
         mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
+        owners = sharding.owners(mesh)
+        sharding.batch_share(owners, int(owners.flat[0]))
     shards = sharding.batch_shards(mesh)
     unit = shards * config.microbatches
     if config.batch_size % unit:
@@ -191,6 +194,12 @@ def _metrics(config: ConfigDict, dataset: Dataset, task: Task, process: Process)
             raise UserError(
                 f"evaluation.metrics.{name}: dataset {config.dataset.name} has no images that training never sees; set "
                 f"dataset.held_out to the share of them"
+            )
+        folder = getattr(one, "folder", "")
+        if folder and os.path.expanduser(folder) != os.path.expanduser(config.evaluation.features):
+            raise UserError(
+                f"evaluation.metrics.{name}: folder = {folder!r}: the same CLIP must see the pictures: give it as "
+                f"evaluation.features too"
             )
     with concerning("evaluation.denoising"):
         denoising = Denoising(**config.evaluation.denoising)

@@ -86,6 +86,17 @@ class Experiment:
         return None if self.dataset.is_latent or isinstance(self.codec, Identity) else self.codec
 
     @functools.cached_property
+    def told_by(self) -> dict[str, Any]:
+        """What makes of the examples what the network sees, beside the config, as JSON values; kept with a run.
+
+        Raises:
+          UserError: if weights cannot be read.
+        """
+        encodes = self.encoder is not None and not self.task.trains_codec
+        weights = self.codec.identity().get("weights") if encodes else None
+        return self.conditioning.identity() | ({"codec_weights": weights} if weights else {})
+
+    @functools.cached_property
     def network_outline(self) -> nnx.Module:
         """The network with shapes for arrays."""
         outline = nnx.eval_shape(lambda: self.make_network(nnx.Rngs(0)))
@@ -139,16 +150,21 @@ class Experiment:
             return None
         return Field(self.alignment.features_shape(self.network_outline), jnp.float16)
 
+    @property
+    def _batch_share(self) -> tuple[int, int]:
+        return sharding.batch_share(sharding.owners(self.mesh), jax.process_index())
+
     def batches(self, source: Source) -> grain.MapDataset:
         """This process's share of the batches that are trained on, from the first."""
+        share, shares = self._batch_share
         return pipeline.make_dataset(
             source,
             self.dataset,
             self.conditioning.of,
             batch_size=self.config.batch_size,
             seed=self.config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share,
+            process_count=shares,
         )
 
     def read_ahead(self, batches: grain.MapDataset) -> grain.DatasetIterator:
@@ -157,7 +173,8 @@ class Experiment:
         fields = (*self.conditioning.spec().values(), self.features_spec)
         arrays += [(field.shape, field.dtype) for field in fields if field]
         example = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in arrays)
-        prefetch = pipeline.ahead(example * self.config.batch_size // jax.process_count())
+        shares = self._batch_share[1]
+        prefetch = pipeline.ahead(example * self.config.batch_size // shares)
         return pipeline.make_iterator(batches, threads=self.dataset.threads, prefetch=prefetch)
 
     @functools.cached_property
@@ -208,10 +225,10 @@ class Experiment:
         Args:
           saved: the edges that a checkpoint was trained with, which stay in force whatever the curve says by now.
         """
+        if self.edges is not None and (saved is None or np.array_equal(self.edges, saved)):
+            return self  # with what it has computed
         if saved is not None:
             return self.with_edges(np.asarray(saved, np.float64))
-        if self.edges is not None:
-            return self
         kept = CURVES[self.clustering.needs_curve]
         measured = kept.had(workdir, self, line.say, functools.partial(Countdown, line))
         with concerning("curriculum.clustering"):

@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 from diffcurr import atomic_file, jobs
 from diffcurr import config as config_lib
 from diffcurr import experiment as experiment_lib
+from diffcurr.curriculum import Levels
+from diffcurr.difficulty import earlier
 from diffcurr.errors import UserError
 from diffcurr.metrics.comparison import Result
 from diffcurr.metrics.denoising import NAME
@@ -18,6 +20,7 @@ from diffcurr.metrics.evaluation import METRICS, FrechetDistance
 from diffcurr.reporting.comparison_report import write_report
 from diffcurr.reporting.progress import Line
 from diffcurr.reporting.writers import EVALUATIONS, read_rows
+from diffcurr.sampling.evaluator import check_number
 
 RESULT = "result.json"
 # Of what a run may be continued with, the rest changes what is measured.
@@ -79,7 +82,7 @@ class Run(NamedTuple):
             "denoising": _denoising(evaluations),
             "logged_steps": [row["step"] for row in logged],
             "stage": [row["stage"] for row in logged],
-            "exposure": _exposure(logged),
+            "exposure": _exposure(logged, earlier.levels_of(self.folder, self.config)),
             "steps_per_second": float(np.median([row["steps_per_second"] for row in logged])),
             "config": config_lib.without(config_lib.to_json(self.config), FREE),
         }
@@ -106,10 +109,16 @@ def _denoising(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _exposure(rows: list[dict[str, Any]]) -> list[float]:
-    """How densely each cluster was drawn, the mean over the run, each row relative to its own mean."""
+def _exposure(rows: list[dict[str, Any]], levels: Levels | None) -> list[float]:
+    """How densely each cluster was drawn relative to the process's own density, the mean over the run.
+
+    The weights of a row are those of its last step.
+    """
     weights = np.asarray([row["weight_by_cluster"] for row in rows], float)
-    return [float(one) for one in np.mean(weights / weights.mean(axis=1, keepdims=True), axis=0)]
+    widths = np.full(weights.shape[1], 1 / weights.shape[1]) if levels is None else levels.widths
+    lengths = np.diff([0.0, *(row["step"] for row in rows)])
+    density = weights / (weights @ widths)[:, None]
+    return [float(one) for one in lengths @ density / lengths.sum()]
 
 
 def run(config: ConfigDict, workdir: epath.PathLike, shard: str | None = None) -> int:
@@ -198,7 +207,7 @@ def plan_runs(config: ConfigDict, workdir: epath.Path) -> list[Run]:
                 try:
                     experiment = experiment_lib.from_config(changed)
                     experiment.require_denoiser("--job=compare compares")
-                    experiment.find_features()
+                    check_number(whole.evaluation.samples, experiment.find_features(), experiment.metrics)
                 except UserError as error:
                     raise UserError(f"compare.arms.{arm}: {error}") from error
                 for grid, change in settings.grids.to_dict().items():

@@ -102,12 +102,14 @@ def _write(experiment: Experiment, source: Source, what: Written, line: Line) ->
         f"by {by} on {experiment.mesh.size} device(s); writing to {folder}"
     )
     encoder = Encoder(codec=network, params=network.load(), devices=experiment.decoder.devices, contents=contents)
-    if primary:
+
+    def prepare() -> None:
         shards.prepare(folder, whole=not left)
         if isinstance(network, Codec) and not (folder / PICTURE).exists():
             _draw(folder / PICTURE, network, encoder, dataset, source, alpha=experiment.has_alpha)
             line.say(f"images beside what the codec makes of them: look at {folder / PICTURE}")
-    distributed.total(0)
+
+    distributed.on_primary(prepare)
 
     ####################################################################### the shards
     examples = _read(source, contents, missing, dataset.threads, ahead=2 * encoder.batch)

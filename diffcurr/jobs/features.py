@@ -9,7 +9,7 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from diffcurr import atomic_file, parts
+from diffcurr import atomic_file
 from diffcurr import experiment as experiment_lib
 from diffcurr.conditioning import Class
 from diffcurr.data import pipeline
@@ -42,8 +42,8 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
 
     ##################################################################### data
     train_source = dataset.opened()
-    if dataset.has_split("test"):
-        test_source = parts.build("dataset", dict(config.dataset) | {"split": "test"}).opened()
+    if dataset.holds_out:
+        test_source = dataset.opened_held_out()
     else:
         order = np.random.default_rng(0).permutation(len(train_source))
         held_out = -(-len(order) // HELD_OUT)

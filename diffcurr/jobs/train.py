@@ -43,10 +43,10 @@ CUT_BY = (
     "process",
     "analysis",
     "seed",
-    "dataset.name",
-    "dataset.split",
+    "dataset",
+    "codec",
 )
-"""What the edges of the clusters follow from; from `analysis` on, where a curve is measured."""
+"""What the edges of the clusters follow from; all but the first three only where a curve is measured."""
 
 
 def run(
@@ -75,7 +75,7 @@ def run(
     source = distributed.primary_first(experiment.dataset.opened)
     with Workdir(workdir, experiment.config, allow_change) as folder, Termination() as termination:
         folder.check_state(experiment.abstract_state, lambda old: experiment_lib.from_config(old).abstract_state)
-        told = experiment.conditioning.identity() | experiment.dataset.features_identity()
+        told = experiment.told_by | experiment.dataset.features_identity()
         folder.check_data(identity(source) | told, getattr(source, "classes", None))
         try:
             with memory.explaining(), folder.explaining(), Checkpoints(folder.path / "checkpoints") as checkpoints:
@@ -125,6 +125,7 @@ def _train(
         workdir, Line(silent=not primary), saved=None if cut_again else saved.get("edges")
     )
     compiled = experiment.compiled
+    compiled.read_frozen()
     state = restored.state if restored else experiment.init_state()
     step = int(state.step)
 

@@ -139,7 +139,7 @@ def paired_ratio(
 
     The interval is exact for pairs from a bivariate normal distribution, whatever their correlation. It holds every
     ratio r for which Student's t-test does not reject that arm - r baseline has mean 0. If the mean of the baseline is
-    not significantly different from 0, the set of such ratios is unbounded, and both ends are infinite.
+    not significantly above 0, the set of such ratios is unbounded, or a ratio says nothing, and both ends are infinite.
 
     Args:
       arm: one value for each seed.
@@ -159,7 +159,7 @@ def paired_ratio(
     t2 = scipy.stats.t.ppf((1 + confidence) / 2, n - 1) ** 2
     # (y - r x)² <= t² (yy - 2 r xy + r² xx), a quadratic inequality in r.
     a, b, c = x**2 - t2 * xx, x * y - t2 * xy, y**2 - t2 * yy
-    if a <= 0 or b**2 < a * c:
+    if a <= 0 or x <= 0 or b**2 < a * c:
         return Interval(np.asarray(y / x), np.asarray(-np.inf), np.asarray(np.inf))
     root = np.sqrt(b**2 - a * c)
     return Interval(np.asarray(y / x), np.asarray((b - root) / a), np.asarray((b + root) / a))

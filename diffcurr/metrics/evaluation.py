@@ -70,6 +70,12 @@ class WantedMetric(Metric):
     def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
         raise ValueError(f"needs {self.wants} that were asked for: use `beside`")
 
+    def check(self, wanted: Wanted) -> None:
+        """Raises ValueError if that is not enough to measure anything."""
+        there = getattr(wanted, self.wants)
+        if there is None or not len(there):
+            raise ValueError(f"samples are not asked to be of any {self.wants}")
+
     @abc.abstractmethod
     def beside(self, wanted: Wanted) -> Measure:
         """The measure of examples that were asked to be this."""
@@ -185,7 +191,10 @@ class PairMetric(Metric):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KernelDistance(PairMetric):
-    """The kernel distance (Binkowski et al. 2018), which has no bias: copies of real images have 0."""
+    """The kernel distance (Binkowski et al. 2018), which has no bias where the model has not seen the real images.
+
+    Copies of the same real images have a little less than 0, since no image is paired with itself.
+    """
 
     def compared(
         self, real: Float[np.ndarray, "n feature"], generated: Float[np.ndarray, "n feature"]
@@ -226,7 +235,7 @@ class PrecisionRecall(PairMetric):
 class ClassAgreement(WantedMetric):
     """The share of samples that the classifier puts into the class that was asked for, or that their caption has."""
 
-    kind = "probabilities"
+    kind = "classes"
     wants = "labels"
 
     def beside(self, wanted: Wanted) -> Measure:
@@ -255,9 +264,12 @@ class ClipScore(WantedMetric):
     weight: ranges.Positive = 2.5
     prefix: str = ""
 
-    def beside(self, wanted: Wanted) -> Measure:
+    def check(self, wanted: Wanted) -> None:
+        super().check(wanted)
         if not self.folder:
             raise ValueError("folder is missing: give CLIP's, which evaluation.features names too")
+
+    def beside(self, wanted: Wanted) -> Measure:
         texts = sorted(set(wanted.texts))
         encoder = clip_text.load(self.folder)
         found = encoder.features([f"{self.prefix}{text}" for text in texts], encoder.most or clip_text.LENGTH)
@@ -288,6 +300,18 @@ NOTHING_WANTED = Wanted()
 WHOLE: Mapping[str, slice] = {"pool": slice(None)}
 
 
+def check_wanted(metrics: Mapping[str, Metric], wanted: Wanted) -> None:
+    """Checks that each metric that compares samples with what they are asked to be knows that.
+
+    Raises:
+      UserError: naming the metric that does not.
+    """
+    for name, metric in metrics.items():
+        if isinstance(metric, WantedMetric):
+            with concerning(f"evaluation.metrics.{name}"):
+                metric.check(wanted)
+
+
 def measure(
     metrics: Mapping[str, Metric],
     real: Float[np.ndarray, "real feature"] | None,
@@ -312,13 +336,11 @@ def measure(
     Raises:
       UserError: if a metric needs what is not there.
     """
+    check_wanted(metrics, wanted)
     measures = []
     for name, metric in metrics.items():
         with concerning(f"evaluation.metrics.{name}"):
             if isinstance(metric, WantedMetric):
-                there = getattr(wanted, metric.wants)
-                if there is None or not len(there):
-                    raise ValueError(f"samples are not asked to be of any {metric.wants}")
                 one = metric.beside(wanted)
             elif metric.held_out:
                 one = _one_measure(metric, held_out, number, seed, kinds, {})

@@ -32,6 +32,7 @@ POOL_OF_CLASSIFIER = {"pool": slice(0, classifier.WIDTH)}
 WHOSE = {
     "pool": "every network",
     "probabilities": "a classifier of --job=features or the Inception network",
+    "classes": "a classifier of --job=features",
     "spatial": "the Inception network (docs/inception.md)",
     "clip": "a folder of CLIP's weights",
 }
@@ -49,8 +50,9 @@ class Features(NamedTuple):
       facts: how it was trained, as its file says.
       forward: images [b, H, W, C] in [-1, 1] -> features [b, width], compiled.
       batch: images at a time.
-      kinds: which of the features are of which kind: `pool`, of classifiers and Inception `probabilities`, of Inception
-        `spatial`, of CLIP `clip`, those that stand beside the features of a text.
+      kinds: which of the features are of which kind: `pool`; of classifiers and Inception `probabilities`, of
+        classifiers also as `classes`, those of the data; of Inception `spatial`; of CLIP `clip`, those that stand
+        beside the features of a text.
       pipeline: the way of samples to the network, such as "edm"; "data" for the grid of the data's own pixels.
     """
 
@@ -314,14 +316,14 @@ def _of_file(path: epath.Path, kinds: Collection[str], pipeline: str) -> Feature
             raise ValueError(f"its fact dataset = {dataset!a:.80}: must be the name of the data set trained on")
     side, channels, classes = classifier.shape_of(facts)
     name, shape, width = f"{dataset} classifier {digest}", (side, channels), classifier.WIDTH
-    if "probabilities" not in kinds:
+    if not {"probabilities", "classes"} & set(kinds):
         return Features(name, width, shape, facts, jax.jit(lambda images: network(images)[0]), 512)
 
     def look(images: Float[Array, "b height width channel"]) -> Float[Array, "b feature"]:
         found, logits = network(images)
         return jnp.concatenate([found, jax.nn.softmax(logits)], axis=-1)
 
-    columns = POOL_OF_CLASSIFIER | {"probabilities": slice(width, width + classes)}
+    columns = POOL_OF_CLASSIFIER | dict.fromkeys(("probabilities", "classes"), slice(width, width + classes))
     return Features(name, width + classes, shape, facts, jax.jit(look), 512, columns)
 
 

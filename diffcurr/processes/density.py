@@ -40,8 +40,8 @@ def special_module(x: Array | np.ndarray) -> Any:
 
 
 def inside(u: Float[Array | np.ndarray, "*batch"]) -> Float[Array | np.ndarray, "*batch"]:
-    """u kept from 0 and 1, where log SNR is infinite for a continuous process."""
-    return array_module(u).clip(u, 2.0**-25, 1.0 - 2.0**-24)
+    """u kept from 0 and 1, where log SNR is infinite for a continuous process; in float32 1 - u is below 1 too."""
+    return array_module(u).clip(u, 2.0**-24, 1.0 - 2.0**-24)
 
 
 @runtime_checkable

@@ -178,7 +178,9 @@ def _shares(
     latest = _mean(error[-max(1, len(error) // CURVES) :])
     ratio = np.exp(-levels.centres / 2)
     span = np.abs(np.diff(levels.edge_log_snr))
-    told = np.nan_to_num(latest) * gate(ratio, _onset(latest, levels), SHARPNESS) * span
+    # Where it was not measured everywhere, nobody knows which share of it lies where.
+    measured = latest if np.all(np.isfinite(latest)) else np.zeros_like(latest)
+    told = measured * gate(ratio, _onset(measured, levels), SHARPNESS) * span
     drawn = np.nan_to_num(weight) * levels.widths
     drawn /= np.maximum(drawn.sum(axis=1, keepdims=True), np.finfo(float).tiny)
     return Shares(*(one / max(one.sum(), np.finfo(float).tiny) for one in (told, lengths @ drawn, drawn[-1])))
@@ -212,6 +214,11 @@ def describe_run(rows: Sequence[Mapping[str, Any]], levels: Levels) -> str:
     if not np.any(np.isfinite(error)):
         return ""
     shares = _shares(np.diff([0.0] + [row["step"] for row in rows]), error, weight, levels)
+    if not np.any(shares.information):
+        return (
+            f"In the last of {rows[-1]['step']:,} steps some of {number} clusters were not drawn, so where the "
+            f"information lies is not known."
+        )
     half = int(np.searchsorted(np.cumsum(shares.information), 0.5)) + 1
     return (
         f"After {rows[-1]['step']:,} steps half of the information, as far as its network finds it, lies below "

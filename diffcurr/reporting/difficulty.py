@@ -28,7 +28,8 @@ def describe_relative_entropy(
       edges: edges of the clusters in u, by the name of the rule that suggests them.
     """
     value, error = mixture.value, mixture.standard_error
-    pairs = np.arange(1, len(value) + 1)
+    pairs, equal = np.arange(1, len(value) + 1), value == 0
+    relative = np.max(error[~equal] / np.abs(value[~equal]), initial=0.0)
     rises = np.diff(value) > 2 * np.hypot(error[1:], error[:-1]) + 1e-4 * value[:-1]
     half = int(np.searchsorted(np.cumsum(value), np.sum(value) / 2)) + 1
     length = np.sqrt(2 * np.maximum(value, 0))
@@ -41,7 +42,8 @@ def describe_relative_entropy(
     peak = int(np.argmax(gaussian))
     lines = [
         f"- From data to noise the divergence {shape}, from {value[0]:.3g} nats at t = 1 to {value[-1]:.2g} at "
-        f"t = {len(value)}. Its standard error is at most {np.max(error / value):.1%} of the value.",
+        f"t = {len(value)}. Its standard error is at most {relative:.1%} of the value."
+        + (f" {np.sum(equal)} pairs are of the same noise level." if np.any(equal) else ""),
         f"- Half of its sum ({np.sum(value):.3g} nats) lies in the first {half} of the {len(value)} pairs of "
         f"timesteps. Half of the length of the path from data to noise (the sum of sqrt(2 D_KL), {np.sum(length):.3g}) "
         f"lies in the first {half_length}.",

@@ -72,9 +72,9 @@ class Evaluator:
         Raises:
           UserError: if the samples are too few for these features, or the images cannot be had.
         """
-        width = max((widths(features)[one.kind] for one in metrics.values() if one.real), default=0)
-        if number <= width:
-            raise UserError(f"{number} samples to evaluate: give more than the {width} features of {features.name}")
+        check_number(number, features, metrics)
+        condition, wanted = sampler.conditioning.chosen(number), Wanted(*sampler.conditioning.wanted(number))
+        evaluation.check_wanted(metrics, wanted)
         statistics: dict[str, Statistics] = {}
         real: Float[np.ndarray, "n feature"] | None
         if reference:
@@ -84,10 +84,8 @@ class Evaluator:
         unseen = None
         if held_out is not None and any(one.held_out for one in metrics.values()):
             unseen = features_of(held_out, features)
-        condition, wanted = sampler.conditioning.chosen(number), Wanted(*sampler.conditioning.wanted(number))
-        measure = None
-        if distributed.is_primary():
-            measure = evaluation.measure(
+        measure = distributed.on_primary(
+            lambda: evaluation.measure(
                 metrics,
                 real,
                 number,
@@ -97,6 +95,7 @@ class Evaluator:
                 held_out=unseen,
                 wanted=wanted,
             )
+        )
         return cls(
             sampler=sampler,
             pictures=pictures,
@@ -133,6 +132,16 @@ class Evaluator:
             first = distributed.gather(*(np.concatenate(rows) for rows in zip(*shown, strict=True)))
             self.features.check_finite(int(distributed.total(spoilt)), everything)
             return first, self.measure(everything) if self.measure else {}
+
+
+def check_number(number: int, features: Features, metrics: Mapping[str, Metric]) -> None:
+    """
+    Raises:
+      UserError: if so many samples are too few to compare their features with those of real pictures.
+    """
+    width = max((widths(features)[one.kind] for one in metrics.values() if one.real), default=0)
+    if number <= width:
+        raise UserError(f"{number} samples to evaluate: give more than the {width} features of {features.name}")
 
 
 def features_of(pictures: RealPictures, features: Features) -> Float[np.ndarray, "n feature"]:

@@ -49,11 +49,13 @@ class Task(ranges.Checked, abc.ABC):
       metrics: what a step reports, a NamedTuple with `loss` and `grad_norm`.
       remat_key: the setting that says what is recomputed in the backward pass.
       denoises: whether it is a denoising network that is trained, which samples can be drawn from.
+      trains_codec: whether it is the codec that is trained.
     """
 
     metrics: ClassVar[type[Any]]
     remat_key: ClassVar[str] = "network.remat"
     denoises: ClassVar[bool] = False
+    trains_codec: ClassVar[bool] = False
 
     def network_shape(self, dataset: Dataset, codec: Codec, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of what `network` of the config is made for.

@@ -15,7 +15,7 @@ from diffcurr.codecs import CODECS, Codec
 from diffcurr.curriculum.rules import Patience
 from diffcurr.errors import UserError
 from diffcurr.metrics import evaluation
-from diffcurr.metrics.evaluation import Measured
+from diffcurr.metrics.evaluation import Measured, WantedMetric
 from diffcurr.sampling.evaluator import features_of
 from diffcurr.tasks.base import Evaluator, Experiment, Task
 from diffcurr.training import distributed, sharding
@@ -34,6 +34,8 @@ class CodecTask(Task):
       file: name of the file of averaged weights that each save writes into the workdir.
     """
 
+    trains_codec = True
+
     trains: ClassVar[type[Codec]]
     file: ClassVar[str]
 
@@ -46,6 +48,14 @@ class CodecTask(Task):
             raise ValueError(f"task.name = {config.task.name!r}: dataset {config.dataset.name} holds no pictures")
         if experiment.dataset.augment:
             raise ValueError(f"dataset.augment = {experiment.dataset.augment}: is for denoising networks; give 0")
+        if config.evaluation.reference:
+            raise ValueError(
+                f"evaluation.reference = {config.evaluation.reference!r}: reconstructions are compared with the data "
+                f"set's own pictures; leave it empty"
+            )
+        for name, metric in experiment.metrics.items():
+            if metric.held_out or isinstance(metric, WantedMetric):
+                raise ValueError(f"evaluation.metrics.{name}: is for samples, not for reconstructions; leave it out")
 
     @abc.abstractmethod
     def make(self, experiment: Experiment, rngs: nnx.Rngs) -> nnx.Module:
@@ -103,11 +113,10 @@ class CodecTask(Task):
         number = min(number, pictures.number)
         if number < jax.process_count():
             raise UserError(f"{number} pictures to be reconstructed: give one at least for each of the processes")
-        real = features_of(pictures, features)
-        measure = None
-        if distributed.is_primary():
-            seed, kinds = experiment.config.seed, features.kinds
-            measure = evaluation.measure(experiment.metrics, real, number, seed, kinds=kinds)
+        real, seed, kinds = features_of(pictures, features), experiment.config.seed, features.kinds
+        measure = distributed.on_primary(
+            lambda: evaluation.measure(experiment.metrics, real, number, seed, kinds=kinds)
+        )
         mine = pictures.numbers_here[pictures.numbers_here < number]
 
         def evaluate(state: TrainState) -> Measured:
@@ -137,8 +146,9 @@ class CodecTask(Task):
     def export(self, experiment: Experiment, state: TrainState, workdir: epath.Path) -> None:
         params = self._averaged(experiment, state)
         if distributed.is_primary():
+            facts = {"trained": f"step {int(state.step)}"} | experiment.codec.facts
             with atomic_file.replacing(workdir / self.file) as path:
-                path.write_bytes(self.to_bytes(params, {"trained": f"step {int(state.step)}"}))
+                path.write_bytes(self.to_bytes(params, facts))
 
     def _averaged(self, experiment: Experiment, state: TrainState) -> Any:
         """The codec's averaged weights, on the host."""

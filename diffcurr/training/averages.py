@@ -104,7 +104,7 @@ def steps_in(folder: epath.Path) -> list[int]:
 
 
 def _read(path: epath.Path, like: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Raises UserError for a file that is damaged or of other averages."""
+    """Raises UserError for a file that is damaged or of another network."""
 
     def of_leaf(at: tuple[Any, ...], leaf: Any) -> np.ndarray:
         array = arrays[path_name(at)]

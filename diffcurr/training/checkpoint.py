@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -267,14 +268,30 @@ def _tried(function: Callable[[], T]) -> tuple[T | None, str]:
 
     Each process reads its part of a checkpoint; all must agree on the one to go on from.
     """
-    result, problem = None, ""
+    result, problem, fault = None, "", None
     try:
         result = function()
     except Exception as error:  # whatever a damaged file makes Orbax raise: it is reported, and passed over
         problem = first_line(error, 300)
-    if distributed.total(float(bool(problem))) and not problem:
+        fault = error if _is_of_the_machine(error) else None
+    failed, broken = distributed.total(np.array([bool(problem), fault is not None], np.float64))
+    if fault is not None:
+        raise fault
+    if broken:
+        raise UserError("another process cannot read the checkpoint: its message says why")
+    if failed and not problem:
         problem = "another process could not read its part"
     return result, problem
+
+
+def _is_of_the_machine(error: BaseException) -> bool:
+    """Whether a failed read says nothing of the checkpoint: no memory is left, or the file may not be read."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError | PermissionError) or "RESOURCE_EXHAUSTED" in first_line(seen):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def _check(found: Restored, integrity: Mapping[str, Any]) -> None:

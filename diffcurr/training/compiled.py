@@ -81,6 +81,11 @@ class CompiledStep(NamedTuple):
     abstract_state: TrainState
     batch_sharding: Any
 
+    def read_frozen(self) -> None:
+        """Reads what the step takes and does not train, which else its first call does: a fault shows before that."""
+        if isinstance(self.step, WithFrozen):
+            self.step.frozen.params()
+
 
 def compile_step(
     step: Step,

@@ -119,6 +119,11 @@ def primary_first(function: Callable[[], T]) -> T:
     return typing.cast(T, result) if is_primary() else function()
 
 
+def on_primary(function: Callable[[], T]) -> T | None:
+    """function() on process 0; None on the others, which wait for it, and fail where it does (see `primary_first`)."""
+    return primary_first(lambda: function() if is_primary() else None)
+
+
 def total(values: Any) -> Any:
     """The sums over all processes of float64 values, or of a number, in every process."""
     if jax.process_count() == 1:
@@ -207,26 +212,36 @@ def _gather(coordinator: str, port: int, num_processes: int, end: float, timeout
     """Listens until processes 1 to num_processes - 1 have said their numbers, and lets them go on."""
     here: dict[int, socket.socket] = {}
     try:
+        listening = socket.create_server(("", port))
+    except OSError as error:
+        raise UserError(f"--coordinator={coordinator}: cannot listen there ({error}): choose another port") from error
+    try:
         with contextlib.ExitStack() as stack:
-            server = stack.enter_context(socket.create_server(("", port)))
+            server = stack.enter_context(listening)
             while len(here) < num_processes - 1:
                 server.settimeout(max(0.01, end - time.monotonic()))
-                connection = stack.enter_context(server.accept()[0])
+                try:
+                    connection = stack.enter_context(server.accept()[0])
+                except ConnectionError:  # whoever it was is gone
+                    continue
                 said = _line(connection)
                 number, _, of = said.partition(" of ")
                 if not number.isdigit() or of != str(num_processes) or not 0 < int(number) < num_processes:
-                    connection.sendall(f"process 0 expects {num_processes} processes, not {said!r}\n".encode())
+                    with contextlib.suppress(OSError):  # whoever it is may be gone
+                        connection.sendall(f"process 0 expects {num_processes} processes, not {said!r}\n".encode())
                     continue
                 here[int(number)] = connection  # a process that was started again takes the place of the one before
-            for connection in here.values():
-                connection.sendall(b"go\n")
+            for process, connection in here.items():
+                try:
+                    connection.sendall(b"go\n")
+                except OSError as error:
+                    what = f"process {process} came, and left again ({error})"
+                    raise UserError(f"--coordinator={coordinator}: {what}") from error
     except TimeoutError as error:
         missing = sorted(set(range(1, num_processes)) - set(here))
         raise UserError(
             f"--coordinator={coordinator}: process {', '.join(map(str, missing))} did not come within {timeout} s"
         ) from error
-    except OSError as error:
-        raise UserError(f"--coordinator={coordinator}: cannot listen there ({error}): choose another port") from error
 
 
 def _line(connection: socket.socket) -> str:

@@ -68,8 +68,8 @@ class Profile:
             yield
             return
         if number == self._first:
+            wait()
             with clock.paused():
-                wait()
                 options = jax.profiler.ProfileOptions()
                 options.python_tracer_level = 0  # it slows the host down, and what the devices do is asked for
                 jax.profiler.start_trace(os.fspath(folder), profiler_options=options)

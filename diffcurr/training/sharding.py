@@ -56,6 +56,36 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
+def owners(mesh: Mesh) -> Int[np.ndarray, "data fsdp tensor"]:
+    """The process that each device belongs to."""
+    return np.vectorize(lambda device: device.process_index, otypes=[int])(mesh.devices)
+
+
+def batch_share(owners: Int[np.ndarray, "data fsdp tensor"], process: int) -> tuple[int, int]:
+    """(which share of each batch a process reads, the number of shares).
+
+    Processes whose devices differ along "tensor" alone hold the same rows, so they read the same share.
+
+    Args:
+      owners: `owners(mesh)`.
+
+    Raises:
+      ValueError: if processes have some rows in common and others not.
+    """
+    tensor = owners.shape[-1]
+    rows: dict[int, list[int]] = {}
+    for row, of_row in enumerate(owners.reshape(-1, tensor)):
+        for owner in set(of_row.tolist()):
+            rows.setdefault(owner, []).append(row)
+    shares = sorted({tuple(held) for held in rows.values()})
+    if sum(map(len, shares)) * tensor != owners.size or len({len(held) for held in shares}) > 1:
+        raise ValueError(
+            f"tensor = {tensor}: groups of so many devices begin and end inside processes: choose a size that divides "
+            f"the devices of a process, or is a multiple of their number"
+        )
+    return shares.index(tuple(rows[process])), len(shares)
+
+
 def place(values: Any, sharding: NamedSharding) -> Any:
     """A pytree of NumPy arrays, the same in every process, as arrays of that sharding."""
 

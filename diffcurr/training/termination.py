@@ -19,7 +19,7 @@ class Termination:
 
     Attributes:
       requested: the first signal's number; 0 if none came, or if there are several processes.
-      saved: the step that a new start would go on from; None if there is none yet.
+      saved: the last step of which a checkpoint was begun, which is written in the background; None if there is none.
     """
 
     def __init__(self) -> None:
@@ -57,8 +57,10 @@ class Termination:
         elif time.monotonic() - self._since < SAME_REQUEST:
             _say(f"{name}: saving already; a signal after {SAME_REQUEST:.0f} s ends the run without")
         else:
-            lost = "all steps" if self.saved is None else f"the steps after step {self.saved}"
-            _say(f"{name} again: leaving at once; {lost} are lost")
+            lost = "all steps are lost"
+            if self.saved is not None:
+                lost = f"the steps after step {self.saved} are lost, and those before it if it is still being written"
+            _say(f"{name} again: leaving at once; {lost}")
             os._exit(128 + number)
 
 

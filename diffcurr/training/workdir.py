@@ -30,11 +30,13 @@ WRITTEN = (".json", ".jsonl", ".png", ".npz", ".md", ".safetensors")  # ends of 
 DATA = "data"  # stands for the examples in --allow_change
 
 
-def check_config(workdir: epath.Path, config: ConfigDict, allowed: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
+def check_config(
+    workdir: epath.Path, config: ConfigDict, allowed: Sequence[str] | None = None
+) -> dict[str, tuple[Any, Any]]:
     """Compares a config with the one that a workdir was made with, if it was.
 
     Args:
-      allowed: keys that may differ, or sections of them.
+      allowed: keys that may differ, or sections of them; None where nothing may, whatever the user says.
 
     Returns:
       {key: (value there, value here)} of what differs and is allowed to.
@@ -43,25 +45,30 @@ def check_config(workdir: epath.Path, config: ConfigDict, allowed: Sequence[str]
       UserError: listing the keys that differ and are not allowed to, or if the workdir's config cannot be read.
     """
     known = config_lib.flatten(config_lib.to_json(config))
-    for key in allowed:
+    for key in allowed or ():
         if key != DATA and key not in known and not any(one.startswith(key + ".") for one in known):
             raise UserError(f"--allow_change={key}: the config has no such key")
     if not (workdir / CONFIG_FILE).exists():
         return {}
     changed = config_lib.differences(config_lib.to_json(_read_config(workdir / CONFIG_FILE)), config)
-    may = {key: both for key, both in changed.items() if any(key == a or key.startswith(a + ".") for a in allowed)}
+    sections = allowed or ()
+    may = {key: both for key, both in changed.items() if any(key == a or key.startswith(a + ".") for a in sections)}
     rest = {key: both for key, both in changed.items() if key not in may}
     if rest:
         listed = ", ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in rest.items())
+        change = f", or go on with the change: {' '.join(f'--allow_change={key}' for key in rest)}"
         raise UserError(
-            f"workdir {workdir} was made with another config ({listed}): choose another with --workdir, give the same "
-            f"config, or go on with the change: {' '.join(f'--allow_change={key}' for key in rest)}"
+            f"workdir {workdir} was made with another config ({listed}): choose another with --workdir, or give the "
+            f"same config{'' if allowed is None else change}"
         )
     return may
 
 
 def check_told(workdir: epath.Path, identity: Mapping[str, Any]) -> None:
-    """Compares what a conditioning depends on with what a workdir was trained with.
+    """Compares what a network is told by with what a workdir was trained with.
+
+    Args:
+      identity: `Experiment.told_by`.
 
     Raises:
       UserError: naming what differs.
@@ -109,7 +116,7 @@ def make_writable(folder: epath.Path, flag: str = "--workdir") -> None:
         except (OSError, ImportError) as error:  # gs:// needs a package that a bare installation lacks
             raise _cannot_be_written(folder, flag, error) from error
 
-    distributed.primary_first(tried)
+    distributed.on_primary(tried)
 
 
 def _cannot_be_written(folder: epath.Path, flag: str, error: Exception) -> UserError:
@@ -149,8 +156,10 @@ class Workdir:
     def __enter__(self) -> "Workdir":
         check_path(self.path)
         self.changed = check_config(self.path, self._config, self._allowed)
-        if jax.process_index() != 0:
-            return self
+        distributed.on_primary(self._enter)
+        return self
+
+    def _enter(self) -> None:
         try:
             self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
@@ -164,7 +173,6 @@ class Workdir:
         except UserError:
             self._release()
             raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -222,6 +230,11 @@ class Workdir:
         """
         if not self.changed:
             return
+        if "ema.widths" in self.changed:
+            raise UserError(
+                "--allow_change=ema.widths: the averages that were kept are of other widths; start another run with "
+                "--workdir"
+            )
         both = [jax.tree_util.tree_leaves_with_path(one) for one in (state_of(read_config(self.path)), state)]
         before, after = ([(path, x.shape, x.dtype) for path, x in leaves] for leaves in both)
         if before != after:

@@ -39,6 +39,11 @@ def test_mass_of_each_cluster(density: Density, masses: list[float]) -> None:
     np.testing.assert_allclose(density.weights(levels) * levels.widths, masses, atol=2e-5)
 
 
+def test_no_shift() -> None:
+    """Also where there are few levels, and the outermost are wide."""
+    np.testing.assert_allclose(Shift().weights(flow_levels(EDGES, 10)), 1.0, rtol=1e-12)
+
+
 def test_mode_by_its_samples() -> None:
     """SD3's formula, applied to draws."""
     scale, v = 1.29, (np.arange(200_000) + 0.5) / 200_000

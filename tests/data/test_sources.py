@@ -6,6 +6,7 @@ import importlib.util
 import io
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tarfile
@@ -157,6 +158,11 @@ def test_cifar10_through_the_real_builder(tmp_path: pathlib.Path, monkeypatch: p
     assert own["examples"] == 50 and own["name"] == "cifar10" and own["split"] == "train" and "version" in own
     other = sources.identity(CIFAR10(data_dir=str(tmp_path), split="test").open())
     assert other["examples"] == 10 and own["shards"] != other["shards"]
+    both = sources.identity(CIFAR10(data_dir=str(tmp_path), split="train[:50%]+test").open())
+    assert both["examples"] == 35 and both["shards"] not in (own["shards"], other["shards"])
+    for split, words in (("train+validation", "cifar10 has test, train"), ("train[:50", "")):
+        with pytest.raises(UserError, match=re.escape(f"dataset.split = {split!r}: {words}")):
+            CIFAR10(data_dir=str(tmp_path), split=split).open()
     by_label = {image.transpose(1, 2, 0).tobytes(): label for image, label in zip(images, labels, strict=True)}
     for index in range(50):
         assert by_label[source[index]["image"].tobytes()] == source[index]["label"]

@@ -1,5 +1,6 @@
 """If a test here fails, the analyze job reports what it did not measure, or clusters do not follow from its curve."""
 
+import json
 import pathlib
 import re
 from typing import Any
@@ -105,7 +106,21 @@ def test_the_edges_are_those_of_the_curve(analyzed: pathlib.Path) -> None:
     found = experiment.with_clusters(epath.Path(analyzed), Line())
     expected = clusters.by_relative_entropy(np.load(analyzed / "relative_entropy.npz")["value"], 3, power=0.5)
     np.testing.assert_array_equal(found.edges, expected)
-    assert curve.KEPT.load(epath.Path(analyzed), tiny.experiment(**SETTINGS | {"process__schedule": "cosine"})) is None
+    other = ({"process__schedule": "cosine"}, {"codec": tiny.AUTOENCODER, "sampling__clip": 0.0}, {"seed": 1})
+    for changes in (*other, {"dataset__held_out": 0.1, "evaluation__denoising__images": 0}):
+        assert curve.KEPT.load(epath.Path(analyzed), tiny.experiment(**SETTINGS | changes)) is None
+
+
+def test_a_curve_of_other_examples(analyzed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Such as those of another folder; a file of an older version does not say of which it is, and is taken."""
+    experiment = tiny.experiment(**SETTINGS)
+    arrays = dict(np.load(analyzed / "relative_entropy.npz"))
+    known = json.loads(str(arrays["measured_on"]))
+    assert known["data"]["examples"] == 1797
+    for data, taken in (({"examples": 1796}, False), (None, True)):
+        told = {key: value for key, value in (known | {"data": data}).items() if value is not None}
+        np.savez(tmp_path / "relative_entropy.npz", **arrays | {"measured_on": json.dumps(told)})
+        assert (curve.KEPT.load(epath.Path(tmp_path), experiment) is not None) == taken
 
 
 def test_another_analysis_is_another_run(tmp_path: pathlib.Path) -> None:

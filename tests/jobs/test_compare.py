@@ -122,6 +122,7 @@ def results(workdir: pathlib.Path) -> dict[str, Any]:
         ),
         ({"log_every": 0}, "log_every = 0: a comparison needs the log"),
         ({"evaluation__reference": "a.npz"}, "evaluation.reference = 'a.npz': a comparison needs the data set's own"),
+        ({"evaluation__samples": 128}, "compare.arms.easy: 128 samples to evaluate: give more than the 128 features"),
         ({"compare__grids__a__solver": "heum"}, "compare.grids.a, compare.arms.easy: .*'heum'"),
         ({"arms": ARMS | {"a": {"evaluation": {"samples": 200}}}}, "compare.arms.a: evaluation is the same"),
         ({"arms": ARMS | {"a": 3}}, "compare.arms.a = 3: must be a section"),

@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -177,6 +178,9 @@ def test_processes_meet_before_jax_sees_them() -> None:
             time.sleep(0.3)
             stranger.connect(("127.0.0.1", int(address.rpartition(":")[2])))
             stranger.sendall(b"GET / HTTP/1.1\n")
+        with socket.socket() as probe:  # closes with a reset, as probes of a port do
+            probe.connect(("127.0.0.1", int(address.rpartition(":")[2])))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         assert not meeting[1].done()
         meeting.append(threads.submit(distributed._meet, address, 3, 2, 20))
         assert [one.result(timeout=20) for one in meeting] == [None] * 3

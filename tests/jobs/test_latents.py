@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from diffcurr import experiment as experiment_lib
 from diffcurr.errors import UserError
@@ -66,6 +67,21 @@ def test_an_autoencoder_is_looked_at_and_measured(folder: pathlib.Path) -> None:
         assert grid.size == (8 * 66 + 2, 8 * 66 + 2)  # 32 pictures, each beside its reconstruction
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluation__reference": "a.npz"}, "evaluation.reference = 'a.npz': reconstructions are compared with"),
+        (
+            {"evaluation__metrics": {"held_out_frechet_distance": {}}, "dataset__held_out": 0.2},
+            "evaluation.metrics.held_out_frechet_distance: is for samples, not for reconstructions",
+        ),
+    ],
+)
+def test_what_is_not_measured_of_reconstructions(changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        experiment_lib.from_config(tiny.config(**SETTINGS | {"codec": tiny.AUTOENCODER} | NO_CLASSES | changes))
+
+
 def test_a_run_on_latents_is_seen_in_pixels(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """Trained on stored latents; grids, samples and distances are decoded, and the evaluation says by what."""
     config = tiny.config(**settings_of(folder))
@@ -82,6 +98,23 @@ def test_a_run_on_latents_is_seen_in_pixels(folder: pathlib.Path, tmp_path: path
 
     pixels = tiny.config(**SETTINGS | {"codec": codec_of(folder), "sample_every": 0})
     assert train.run(pixels, tmp_path / "pixels") == 0  # encoded inside the step
+    weights = tmp_path / "autoencoder.safetensors"
+    weights.write_bytes(pathlib.Path(codec_of(folder)["weights"]).read_bytes())
+    pixels = tiny.config(**SETTINGS | {"codec": codec_of(folder) | {"weights": str(weights)}, "sample_every": 0})
+    assert train.run(pixels, tmp_path / "mine") == 0
+    arrays = load_file(weights)
+    save_file({name: array * np.float32(1.5) for name, array in arrays.items()}, weights)  # as a run that goes on does
+    pixels.steps = 8
+    with pytest.raises(UserError, match=r"trained on other data \(codec_weights: .*--allow_change=data"):
+        train.run(pixels, tmp_path / "mine")
+    with pytest.raises(UserError, match="trained with another codec_weights .* give the weights that it was"):
+        sample.run(pixels, tmp_path / "mine")
+    other = tiny.config(**SETTINGS | {"codec": codec_of(folder) | {"norm_num_groups": 2}, "sample_every": 0})
+    with pytest.raises(UserError, match="they were trained with other settings .*'norm_num_groups': 4} there"):
+        train.run(other, tmp_path / "other")  # no shape shows it
+    weights.unlink()
+    with pytest.raises(UserError, match="autoencoder.safetensors: cannot be read"):  # before anything is computed
+        train.run(pixels, tmp_path / "another")
     with pytest.raises(UserError, match=r"codec: the latents in .* scale is 1.0 there and 2.0 here"):
         experiment_lib.from_config(tiny.config(**settings_of(folder) | {"codec": codec_of(folder) | {"scale": 2.0}}))
     with pytest.raises(UserError, match="clip = 1.0: latents have no limits; give 0"):

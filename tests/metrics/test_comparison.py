@@ -32,6 +32,7 @@ def test_ratio() -> None:
     shuffled = paired_ratio(rng.permutation(arm), baseline)
     assert shuffled.high - shuffled.low > 3 * (found.high - found.low)
     assert np.isinf(paired_ratio(arm, baseline - 10)[1:]).all()
+    assert np.isinf(paired_ratio(-arm, -baseline)[1:]).all(), "below 0, less is not closer"
     with pytest.raises(ValueError, match="1 seeds of the arm and 1 of the baseline"):
         paired_ratio(arm[:1], baseline[:1])
 

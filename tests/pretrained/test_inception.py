@@ -87,6 +87,7 @@ def test_features_of_several_kinds(public_weights: dict[str, np.ndarray], tmp_pa
     for wanted in ({"kinds": ("pool", "spatial")}, {"pipeline": "edm"}):
         with pytest.raises(UserError, match=r"(spatial|'edm'): needs the Inception network .*, which this is not"):
             features.load("digits", **wanted)
+    assert "classes" not in found.kinds, "its classes are not those of the data"
 
 
 def test_outputs_are_those_of_adms_evaluator(public_weights: dict[str, np.ndarray]) -> None:

@@ -46,7 +46,14 @@ def test_noise_grows_with_u_and_the_names_agree(process: Process) -> None:
     np.testing.assert_allclose(sigma, exact[1], rtol=2e-5)
 
 
-@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+UNBOUNDED = [  # weights that are infinite without any noise
+    Flow(prediction=PREDICTIONS[name](), weighting=weighting)
+    for name in ("x0", "v")
+    for weighting in (MinSNR(), SoftMinSNR(), P2())
+]
+
+
+@pytest.mark.parametrize("process", [*PROCESSES.values(), *UNBOUNDED])
 def test_every_quantile_has_a_finite_loss(process: Process) -> None:
     """The first and the last that the draw can give too."""
     u = jnp.asarray([0.0, 2.0**-24, 0.3, 0.9, 1.0 - 2.0**-24], jnp.float32)

@@ -88,6 +88,12 @@ def test_words() -> None:
     clean = [row | {"noise_error_by_cluster": [1.0, 0.1, 0.1]} for row in NEW]
     text = curriculum.describe_run(clean, LEVELS)
     assert "below u = 0.25 (log-SNR above 3), in the 1 hardest of 3" in text
+    unseen = [row | {"noise_error_by_cluster": [None, 0.1, 0.1]} for row in NEW]
+    assert curriculum.describe_run(unseen, LEVELS) == (
+        "In the last of 80 steps some of 3 clusters were not drawn, so where the information lies is not known."
+    )
+    assert not [patch for patch in drawn(unseen).axes[-1].patches if "information" in str(patch.get_label())]
+    text = curriculum.describe_run(clean, LEVELS)
     # Weights of 1, then of 2, 1 and 1/2: 25 % and then half of the draws.
     assert "it drew 47% of its examples, and 50% at the end; the process itself draws 25%" in text
 

@@ -145,12 +145,27 @@ def test_damage_falls_back_to_the_checkpoint_before(
 def test_all_processes_pass_over_what_one_cannot_read(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    states, failed = save(tmp_path / "c", {3: None, 6: None}), iter((1.0, 0.0, 0.0))
+    states, failed = save(tmp_path / "c", {3: None, 6: None}), iter(((1.0, 0.0), (0.0, 0.0), (0.0, 0.0)))
     monkeypatch.setattr(distributed, "total", lambda values: next(failed))
     restored = Checkpoints(tmp_path / "c").restore(abstract_state())
     assert restored is not None
     assert_same(restored[0], states[3])
     assert "checkpoint 6 is damaged (another process could not read its part)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [MemoryError("none left"), PermissionError(13, "Permission denied")])
+def test_what_says_nothing_of_a_checkpoint_passes_over_none(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    save(tmp_path / "c", {3: None, 6: None})
+
+    def fail(*_: object) -> None:
+        raise ValueError("Orbax could not restore") from error
+
+    monkeypatch.setattr(Checkpoints, "_read", fail)
+    with pytest.raises(ValueError, match="could not restore"):
+        Checkpoints(tmp_path / "c").restore(abstract_state())
+    assert steps_in(tmp_path / "c") == [3, 6]
 
 
 def test_no_good_checkpoint_is_an_error_and_touches_nothing(tmp_path: pathlib.Path) -> None:

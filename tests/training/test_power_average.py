@@ -120,6 +120,9 @@ def test_another_width_of_a_run(tmp_path: pathlib.Path) -> None:
 
     run = load_run(workdir, ema_width=0.08)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), run.params, state.averages[2])
+    other = tiny.config(steps=36, **settings | {"ema__widths": (0.05, 0.1, 0.09)})
+    with pytest.raises(UserError, match="--allow_change=ema.widths: the averages that were kept are of other"):
+        train.run(other, workdir, ["ema.widths"])
     with pytest.raises(
         UserError, match="ema_width = 0.01: the averages of 7 steps in .* only to [0-9]+%; choose one near"
     ):

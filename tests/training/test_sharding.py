@@ -1,6 +1,7 @@
 """If these fail, arrays lie wrongly over the devices: too much memory, too much traffic, or no program at all."""
 
 import jax
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
@@ -30,6 +31,22 @@ def test_slices_lie_along_the_data_axis() -> None:
     assert sharding.make_mesh(4, 2, 1, devices).devices[1, 0, 0].slice_index == 0
     with pytest.raises(ValueError, match="data must be a multiple of the number of slices, 2"):
         sharding.make_mesh(1, 8, 1, devices)
+
+
+def test_the_share_of_a_batch_that_a_process_reads() -> None:
+    """Processes that hold the same rows read the same share: else they would take other examples for the same ones."""
+
+    def shares(data: int, tensor: int, per_process: int) -> list[tuple[int, int]]:
+        owners = np.arange(data * tensor).reshape(data, 1, tensor) // per_process
+        return [sharding.batch_share(owners, process) for process in range(data * tensor // per_process)]
+
+    assert shares(8, 1, per_process=2) == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    assert shares(4, 2, per_process=4) == [(0, 2), (1, 2)]
+    assert shares(4, 2, per_process=1) == [(0, 4), (0, 4), (1, 4), (1, 4), (2, 4), (2, 4), (3, 4), (3, 4)]
+    assert shares(2, 4, per_process=2) == [(0, 2), (0, 2), (1, 2), (1, 2)]
+    assert sharding.batch_share(sharding.owners(sharding.make_mesh(2, 2, 2)), 0) == (0, 1)
+    with pytest.raises(ValueError, match="tensor = 3: groups of so many devices begin and end inside processes"):
+        shares(4, 3, per_process=4)
 
 
 def test_rules() -> None:
