@@ -6,13 +6,15 @@ import shutil
 import pytest
 from ml_collections import ConfigDict
 
-from configs import digits_compare, fashion_mnist_compare, study
+from configs import digits_compare, emoji_compare, fashion_mnist_compare, study
 from diffcurr.jobs import compare
 
 EVIDENCE = pathlib.Path(__file__).parents[1] / "docs" / "evidence"
 
 
 def config_of(name: str) -> ConfigDict:
+    if name == "emoji":
+        return emoji_compare.get_config()
     if name.startswith("study_"):
         return study.get_config(name.removeprefix("study_"))
     data, _, variant = name.partition("_")
