@@ -5,12 +5,13 @@
 Expected result: without guidance the information rule ends at 0.736 (0.685 to 0.797) of vanilla's distance above
 copies, easy-to-hard at 0.912 (0.849 to 0.987), Min-SNR at 1.18 (1.12 to 1.26); the classifier puts 0.428, 0.322, 0.240
 and, of vanilla, 0.305 of the samples into the category of their caption. With a guidance of 3 the distances are in
-another order, and the categories in the same (docs/evidence/README.md, "From text"). Five minutes a run on one CPU core.
+another order, and the categories in the same (docs/evidence/README.md, "From text"). Five minutes a run on one core.
 
 The network and the length are cut down so that a run takes minutes on one CPU core; the rest is
 configs/emoji32_text.py's. Samples are drawn for the captions of the 418 test pictures, whose names are not trained on,
 and compared with these pictures: without guidance and with a scale of 3, on EDM's grid and evenly in log-SNR. Arms:
-vanilla, easy-to-hard, the information rule with the aim that was best for samples of digits and Fashion-MNIST, and Min-SNR.
+vanilla, easy-to-hard, the information rule with the aim that was best for samples of digits and Fashion-MNIST, and
+Min-SNR.
 """
 
 from ml_collections import ConfigDict
