@@ -124,7 +124,7 @@ def train_intervals(
 
         return jax.vmap(loss)(states.params, one_cluster_each)
 
-    seed_array = jnp.asarray(seeds, jnp.uint32)
+    seed_array = jnp.asarray(np.asarray(seeds, np.uint32).view(np.int32))  # a seed is 32 bits
     states = jax.jit(jax.vmap(init))(seed_array)
     advance_all = jax.jit(jax.vmap(advance), donate_argnums=1)
     evaluate_all = jax.jit(jax.vmap(evaluate))
