@@ -148,6 +148,18 @@ def test_two_processes_are_one(pair: Callable, tmp_path: pathlib.Path) -> None:
     np.testing.assert_allclose(rows[0][-1], rows[1][-1], rtol=1e-5)  # the same examples, in the same order
 
 
+def test_processes_that_hold_the_same_rows_read_the_same(pair: Callable, tmp_path: pathlib.Path) -> None:
+    """Where they differ along "tensor" alone."""
+    flags = ("--config.steps=10", "--config.mesh.data=1", "--config.mesh.tensor=4", "--config.sample_every=0")
+    flags += ("--config.network.num_heads=4",)
+    running = [launch(tmp_path / "one", 4, *flags), *pair(tmp_path / "two", *flags)]
+    for process in running:
+        _, words = process.communicate(timeout=180)
+        assert process.returncode == 0, words
+    losses = [[row["loss"] for row in read_rows(tmp_path / name)] for name in ("one", "two")]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+
+
 def test_a_process_that_dies_ends_the_other(pair: Callable, tmp_path: pathlib.Path) -> None:
     first, second = pair(tmp_path / "run", "--config.steps=100000")
     wait_for_step(tmp_path / "run", 10)
