@@ -18,8 +18,8 @@ no order, as densely as the runs of `easy` have drawn it on average. It is there
 
 Expected result: fashion_mnist_edm: easy-to-hard reaches vanilla's last distance in 0.45 (0.37 to 0.52) of the steps and
 ends at 0.755 (0.676 to 0.836) of it, above copies; so does its exposure in no order, later and with a worse bound
-(docs/evidence/README.md). fashion_mnist_edm_pacing: how long the curriculum lasts decides, and not the number of
-clusters. digits_edm_aim has run too; the others have not run to their end.
+(docs/evidence/README.md). fashion_mnist_edm_pacing: in both seeds the length of the curriculum mattered more
+than the number of clusters. digits_edm_aim has run too; the others have not run to their end.
 
 Fashion-MNIST: unconditional, 60,000 images for 3,000 steps of 64, which no arm can memorise. Every 600 steps 500
 samples, at the end 2,000 samples on two sampling grids, are compared with the 10,000 test images; so is the denoising
