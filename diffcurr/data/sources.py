@@ -217,7 +217,7 @@ def open_tfds(name: str, split: str, data_dir: str, *, module: str = "", unused:
     known = {"name": name, "version": str(builder.info.version), "split": split, "shards": shards}
     try:
         source = builder.as_data_source(split=split)
-    except ValueError as error:  # a slice that is none
+    except ValueError as error:  # a malformed slice
         raise UserError(f"dataset.split = {split!r}: {first_line(error)}") from error
     return Prepared(source, known, builder)
 

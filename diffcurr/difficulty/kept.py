@@ -97,15 +97,13 @@ class Curve(abc.ABC):
             measured_on = config_lib.upgrade(self.former(measured_on))
             if self.measured_on(measured_on) != self.measured_on(experiment.config):
                 return None
-            if data is not None and data != _data(experiment):
-                return None
             for name in self.kind._fields:
                 if found[name].shape != (self.length(experiment),) or not np.all(np.isfinite(found[name])):
                     raise ValueError(f"{name} is no curve of {experiment.process.num_levels} levels")
-            return found
         except Exception as error:  # whatever a damaged file makes of NumPy, zlib and JSON: said, and measured again
             print(f"WARNING: {path} is damaged ({first_line(error)}): the curve is measured again", file=sys.stderr)
             return None
+        return found if data is None or data == _data(experiment) else None
 
 
 def _data(experiment: Experiment) -> dict[str, Any]:

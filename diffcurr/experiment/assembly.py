@@ -1,7 +1,6 @@
 """The recipe: from a config to the parts that it names."""
 
 import functools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -195,12 +194,8 @@ def _metrics(config: ConfigDict, dataset: Dataset, task: Task, process: Process)
                 f"evaluation.metrics.{name}: dataset {config.dataset.name} has no images that training never sees; set "
                 f"dataset.held_out to the share of them"
             )
-        folder = getattr(one, "folder", "")
-        if folder and os.path.expanduser(folder) != os.path.expanduser(config.evaluation.features):
-            raise UserError(
-                f"evaluation.metrics.{name}: folder = {folder!r}: the same CLIP must see the pictures: give it as "
-                f"evaluation.features too"
-            )
+        with concerning(f"evaluation.metrics.{name}"):
+            one.check_features(config.evaluation.features)
     with concerning("evaluation.denoising"):
         denoising = Denoising(**config.evaluation.denoising)
         try:

@@ -87,7 +87,7 @@ class Experiment:
 
     @functools.cached_property
     def told_by(self) -> dict[str, Any]:
-        """What makes of the examples what the network sees, beside the config, as JSON values; kept with a run.
+        """The text encoder, and the weights of the codec that encodes, as JSON values; a workdir keeps them.
 
         Raises:
           UserError: if weights cannot be read.

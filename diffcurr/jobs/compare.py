@@ -70,6 +70,8 @@ class Run(NamedTuple):
         evaluation = self._evaluated({})
         evaluations, logged = read_rows(self.folder, EVALUATIONS), read_rows(self.folder)
         measure = self.config.compare.measure
+        levels = earlier.levels_of(self.folder, self.config)
+        assert levels is not None, "a finished run has a checkpoint, which has the edges"
         result = {
             "arm": self.arm,
             "seed": self.seed,
@@ -82,7 +84,7 @@ class Run(NamedTuple):
             "denoising": _denoising(evaluations),
             "logged_steps": [row["step"] for row in logged],
             "stage": [row["stage"] for row in logged],
-            "exposure": _exposure(logged, earlier.levels_of(self.folder, self.config)),
+            "exposure": _exposure(logged, levels),
             "steps_per_second": float(np.median([row["steps_per_second"] for row in logged])),
             "config": config_lib.without(config_lib.to_json(self.config), FREE),
         }
@@ -109,15 +111,14 @@ def _denoising(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _exposure(rows: list[dict[str, Any]], levels: Levels | None) -> list[float]:
+def _exposure(rows: list[dict[str, Any]], levels: Levels) -> list[float]:
     """How densely each cluster was drawn relative to the process's own density, the mean over the run.
 
     The weights of a row are those of its last step.
     """
     weights = np.asarray([row["weight_by_cluster"] for row in rows], float)
-    widths = np.full(weights.shape[1], 1 / weights.shape[1]) if levels is None else levels.widths
     lengths = np.diff([0.0, *(row["step"] for row in rows)])
-    density = weights / (weights @ widths)[:, None]
+    density = weights / (weights @ levels.widths)[:, None]
     return [float(one) for one in lengths @ density / lengths.sum()]
 
 

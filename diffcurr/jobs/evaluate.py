@@ -22,9 +22,9 @@ def run(config: ConfigDict, workdir: epath.PathLike) -> int:
     """
     opened, workdir = open_run(config, workdir), epath.Path(workdir)
     experiment, config, step = opened.experiment, opened.config, opened.step
+    make_writable(workdir)
     evaluator = experiment.evaluator(config.evaluation.samples)
     held_out = experiment.held_out_error()
-    make_writable(workdir)
     primary = distributed.is_primary()
     images, measured = evaluator(opened.params, Countdown(Line(silent=not primary), f"step {step}", "samples"))
     measured |= held_out(opened.params) if held_out else {}

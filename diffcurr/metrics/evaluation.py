@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -56,6 +57,9 @@ class Metric(ranges.Checked, abc.ABC):
     real: ClassVar[bool] = True
     held_out: ClassVar[bool] = False
     wants: ClassVar[str] = ""
+
+    def check_features(self, path: str) -> None:
+        """Raises ValueError if the metric cannot go with the features in `evaluation.features`."""
 
     @abc.abstractmethod
     def against(self, real: Float[np.ndarray, "real feature"], number: int, seed: int) -> Measure:
@@ -263,6 +267,12 @@ class ClipScore(WantedMetric):
     folder: str = ""
     weight: ranges.Positive = 2.5
     prefix: str = ""
+
+    def check_features(self, path: str) -> None:
+        if self.folder and os.path.expanduser(self.folder) != os.path.expanduser(path):
+            raise ValueError(
+                f"folder = {self.folder!r}: the same CLIP must see the pictures: give it as evaluation.features too"
+            )
 
     def check(self, wanted: Wanted) -> None:
         super().check(wanted)

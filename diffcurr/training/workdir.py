@@ -65,7 +65,7 @@ def check_config(
 
 
 def check_told(workdir: epath.Path, identity: Mapping[str, Any]) -> None:
-    """Compares what a network is told by with what a workdir was trained with.
+    """Compares the text encoder and the codec's weights with those that a workdir was trained with.
 
     Args:
       identity: `Experiment.told_by`.
