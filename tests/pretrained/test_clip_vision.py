@@ -192,5 +192,8 @@ def test_the_metric_of_samples(clip_folder: pathlib.Path) -> None:
     assert measured["low"] < measured["value"] < measured["high"] and measured["examples"] == 6
     with pytest.raises(UserError, match="evaluation.metrics.clip_score: samples are not asked to be of any texts"):
         evaluation.measure(metric, None, 6, kinds=found.kinds)
+    with pytest.raises(ValueError, match="folder = .*: the same CLIP must see the pictures: give it as eval"):
+        metric["clip_score"].check_features("another")
+    metric["clip_score"].check_features(str(clip_folder))
     with pytest.raises(UserError, match="clip_score: folder is missing"):
         evaluation.measure({"clip_score": evaluation.ClipScore()}, None, 6, kinds=found.kinds, wanted=wanted)
